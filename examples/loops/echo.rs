@@ -1,0 +1,162 @@
+//! The echo server that test suites run against: WebSocket on every path, and an HTTP origin that answers `GET /` and
+//! returns what is posted to it.
+
+use lodger::{
+    Context, Conn, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, ws,
+};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const USAGE: &str = "\
+usage: echo [options]
+  --listen ADDR         address and port, or unix:PATH (default 127.0.0.1:9001; port 0 for any)
+  --loop poll           the loop to live in (default poll)
+  --max-message BYTES   longest message (default 16777216)
+  --streamed            echo fragments as they come, not whole messages";
+
+/// What the command line says.
+struct Options {
+    listen: Place,
+    max_message: usize,
+    streamed: bool,
+}
+
+enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("{problem}\n{USAGE}");
+            std::process::exit(2);
+        }
+    };
+    let mut context: Context = Context::new();
+    let streamed = options.streamed;
+    let limits = Limits { message: options.max_message, ..Limits::default() };
+    let accept = move |request: &Request<'_>, _: &mut (), _: &mut Io| accept(request, streamed);
+    let site = Site::new().protocol("echo", accept).origins(Origins::Any).limits(limits);
+    let site = context.io().add_site(site);
+    let listen = match options.listen {
+        Place::Tcp(address) => Listen::tcp(address),
+        Place::Unix(path) => Listen::unix(path),
+    };
+    let listener = context.io().listen(listen, site)?;
+    if let Some(address) = context.io().local_addr(listener) {
+        println!("listening on {address}");
+    }
+    lodger_poll::Loop::new().run(&mut context, &mut ())?;
+    Ok(())
+}
+
+fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9001));
+    let mut options = Options { listen: Place::Tcp(default), max_message: Limits::default().message, streamed: false };
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--listen" => options.listen = place(&value()?)?,
+            "--loop" => match value()?.as_str() {
+                "poll" => {}
+                other => return Err(format!("no such loop: {other}")),
+            },
+            "--max-message" => options.max_message = value()?.parse().map_err(|_| "not a number of bytes")?,
+            "--streamed" => options.streamed = true,
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(options)
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) => Ok(Place::Unix(path.into())),
+        None => text.parse().map(Place::Tcp).map_err(|_| format!("not an address and port: {text}")),
+    }
+}
+
+fn accept(request: &Request<'_>, streamed: bool) -> Decision<()> {
+    if request.is_websocket() {
+        return if streamed { Decision::websocket(Streamed) } else { Decision::websocket(Whole) };
+    }
+    match request.method() {
+        "GET" | "HEAD" => Decision::respond(Response::text("An echo server: open a WebSocket, or post something.\n")),
+        "POST" => Decision::http(Mirror { content_type: request.text("content-type").map(str::to_owned), content: Vec::new() }),
+        "OPTIONS" => Decision::respond(Response::text("").field("Allow", "GET, HEAD, POST, OPTIONS")),
+        _ => {
+            let refused = Response::text("Not here.\n").status(http::StatusCode::METHOD_NOT_ALLOWED);
+            Decision::respond(refused.field("Allow", "GET, HEAD, POST, OPTIONS"))
+        }
+    }
+}
+
+/// Sends each message back when it is there.
+struct Whole;
+
+impl ws::Handler<()> for Whole {
+    fn message(&mut self, cx: &mut Cx<'_, ()>, message: ws::Message<'_>) {
+        if cx.send(message) == Ok(Flow::Full) {
+            wait_for_room(cx.conn());
+        }
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_, ()>) {
+        cx.conn().resume();
+    }
+}
+
+/// Sends fragments back as they come.
+struct Streamed;
+
+impl ws::Handler<()> for Streamed {
+    fn receive(&self) -> ws::Receive {
+        ws::Receive::Pieces
+    }
+
+    fn piece(&mut self, cx: &mut Cx<'_, ()>, piece: ws::Piece<'_>) {
+        if cx.conn().send_piece(piece.kind, piece.payload, piece.last) == Ok(Flow::Full) {
+            wait_for_room(cx.conn());
+        }
+    }
+
+    fn writable(&mut self, cx: &mut Cx<'_, ()>) {
+        cx.conn().resume();
+    }
+}
+
+/// A peer that does not read what it gets is not read from either.
+fn wait_for_room(mut conn: Conn<'_, ()>) {
+    conn.pause();
+    conn.request_writable();
+}
+
+/// Sends the content of a request back.
+struct Mirror {
+    content_type: Option<String>,
+    content: Vec<u8>,
+}
+
+/// Content is kept until all of it is there, so there is a bound.
+const CONTENT: usize = 16 * 1024 * 1024;
+
+impl http::Handler<()> for Mirror {
+    fn body(&mut self, cx: &mut Cx<'_, ()>, piece: &[u8]) {
+        if self.content.len() + piece.len() > CONTENT {
+            let too_large = Response::text("Too large.\n").status(http::StatusCode::CONTENT_TOO_LARGE);
+            let _ = cx.respond(too_large.close());
+        } else {
+            self.content.extend_from_slice(piece);
+        }
+    }
+
+    fn body_complete(&mut self, cx: &mut Cx<'_, ()>, _trailers: &http::Fields) {
+        let content_type = self.content_type.as_deref().unwrap_or("application/octet-stream");
+        let content = std::mem::take(&mut self.content);
+        let _ = cx.respond(Response::bytes(content_type, content));
+    }
+}

@@ -1,0 +1,322 @@
+//! A loop for programs that have none.
+
+use crate::PollArray;
+use lodger::{Context, Wait};
+use std::io;
+use std::time::Duration;
+
+/// A loop over `poll(2)` for one context, and nothing beside it.
+///
+/// ```
+/// use lodger::Context;
+/// use lodger_poll::Loop;
+/// use std::time::Duration;
+///
+/// let mut context = Context::new();
+/// let mut greeted = false;
+/// context.io().after(Duration::from_millis(1), |greeted: &mut bool, _| *greeted = true);
+/// Loop::new().run_while(&mut context, &mut greeted, |greeted| !*greeted)?;
+/// assert!(greeted);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[doc(alias("lws_service", "libwebsocket_service"))]
+#[derive(Debug, Default)]
+pub struct Loop {
+    array: PollArray,
+}
+
+impl Loop {
+    /// A loop that watches nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs until nothing is left to do: no link, no timer. To end a server, a handler, a timer or a
+    /// [`Remote`](lodger::Remote) says [`Io::shutdown`](lodger::Io::shutdown), which closes all links in an orderly way; what
+    /// always keeps a timer uses [`run_while`](Self::run_while).
+    ///
+    /// On return, also with an error and when a handler panics, the context is detached and can go to another loop.
+    ///
+    /// # Errors
+    ///
+    /// What `poll(2)` fails with ([`PollArray::wait`]).
+    pub fn run<D>(&mut self, context: &mut Context<D>, data: &mut D) -> io::Result<()> {
+        let stay = Stay { array: &mut self.array, context };
+        loop {
+            // At most the wake-up descriptor is watched: the only time that it is worth asking.
+            let is_empty = stay.array.lodgers() <= 1 && stay.context.io().link_count() == 0;
+            let wait = stay.context.prepare(stay.array);
+            if is_empty && wait == Wait::FOREVER {
+                return Ok(());
+            }
+            serve(stay.array, stay.context, data, wait, None)?;
+        }
+    }
+
+    /// Runs while `running` says so: it is asked before every sleep, and looks at what handlers have done to `data`.
+    /// Whoever changes `data` from elsewhere wakes the loop with a [`Remote`](lodger::Remote).
+    ///
+    /// On return, also with an error and when a handler panics, the context is detached; nothing is closed.
+    ///
+    /// # Errors
+    ///
+    /// What `poll(2)` fails with ([`PollArray::wait`]).
+    pub fn run_while<D>(
+        &mut self,
+        context: &mut Context<D>,
+        data: &mut D,
+        mut running: impl FnMut(&mut D) -> bool,
+    ) -> io::Result<()> {
+        let stay = Stay { array: &mut self.array, context };
+        while running(data) {
+            let wait = stay.context.prepare(stay.array);
+            serve(stay.array, stay.context, data, wait, None)?;
+        }
+        Ok(())
+    }
+
+    /// One turn: sleeps until something is ready, until lodger's deadline, or for `timeout`, whichever is first; serves what
+    /// is ready and what is due. Says how many descriptors were ready. A `timeout` of zero returns at once, `None` is no
+    /// limit.
+    ///
+    /// Whoever ends calls [`detach`](Self::detach), or [`leave`](Self::leave).
+    ///
+    /// # Errors
+    ///
+    /// What `poll(2)` fails with ([`PollArray::wait`]).
+    pub fn turn<D>(
+        &mut self,
+        context: &mut Context<D>,
+        data: &mut D,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let wait = context.prepare(&mut self.array);
+        serve(&mut self.array, context, data, wait, timeout)
+    }
+
+    /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
+    pub fn detach<D>(&mut self, context: &mut Context<D>) {
+        context.detach(&mut self.array);
+    }
+
+    /// [`Context::leave`]: says goodbye to every peer, and closes.
+    pub fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        context.leave(&mut self.array, data);
+    }
+}
+
+/// A context in the array of a running loop: detached at the end, whichever way that comes.
+struct Stay<'a, D> {
+    array: &'a mut PollArray,
+    context: &'a mut Context<D>,
+}
+
+impl<D> Drop for Stay<'_, D> {
+    fn drop(&mut self) {
+        self.context.detach(self.array);
+    }
+}
+
+/// From the sleep to the end of a turn.
+fn serve<D>(
+    array: &mut PollArray,
+    context: &mut Context<D>,
+    data: &mut D,
+    wait: Wait,
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let ready = array.wait_at_most(wait, timeout)?;
+    while let Some(entry) = array.serve(context, data) {
+        // Left by a context that was dropped without detaching; it would be reported for ever.
+        if entry.revents & libc::POLLNVAL != 0 {
+            array.forget(entry.fd);
+        }
+    }
+    context.service_timeouts(data);
+    Ok(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lodger::audit::Audited;
+    use lodger::{Cx, Env, Interest, Served, SystemEnv, fd};
+    use std::fs::File;
+    use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+    use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[derive(Default)]
+    struct Server {
+        read: Vec<u8>,
+        ticks: usize,
+    }
+
+    /// Reads one byte at a time, so that level-triggered watching shows.
+    struct Reader(File);
+
+    impl fd::Handler<Server> for Reader {
+        fn readable(&mut self, cx: &mut Cx<'_, Server>, _fd: BorrowedFd<'_>) {
+            let mut byte = [0];
+            match self.0.read(&mut byte) {
+                Ok(1) if byte[0] == b'!' => panic!("told to"),
+                Ok(1) => cx.data.read.push(byte[0]),
+                _ => cx.close(),
+            }
+        }
+    }
+
+    fn watched() -> (Context<Server>, PipeWriter) {
+        let mut context = Context::new();
+        let writer = add_pipe(&mut context);
+        (context, writer)
+    }
+
+    fn add_pipe(context: &mut Context<Server>) -> PipeWriter {
+        let (reader, writer): (PipeReader, PipeWriter) = pipe().unwrap();
+        let file = File::from(OwnedFd::from(reader.try_clone().unwrap()));
+        assert!(context.io().adopt(reader.into(), Interest::READ, Box::new(Reader(file))).is_ok());
+        writer
+    }
+
+    #[test]
+    fn turn_with_timeout_zero_returns_at_once_and_serves_what_is_ready() {
+        let (mut context, mut writer) = watched();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        assert_eq!(own.turn(&mut context, &mut server, Some(Duration::ZERO)).unwrap(), 0);
+        writer.write_all(b"ab").unwrap();
+        assert_eq!(own.turn(&mut context, &mut server, Some(Duration::ZERO)).unwrap(), 1);
+        assert_eq!(server.read, b"a");
+        assert_eq!(own.turn(&mut context, &mut server, None).unwrap(), 1);
+        assert_eq!(server.read, b"ab");
+        own.detach(&mut context);
+        assert!(own.array.is_empty());
+        context.abandon();
+    }
+
+    #[test]
+    fn deadline_of_the_context_ends_a_longer_sleep() {
+        let mut context = Context::new();
+        context.io().after(Duration::from_millis(5), |server: &mut Server, _| server.ticks += 1);
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        let before = SystemEnv.now();
+        while server.ticks == 0 {
+            own.turn(&mut context, &mut server, Some(Duration::MAX)).unwrap();
+        }
+        assert!(before.elapsed() >= Duration::from_millis(5));
+        own.leave(&mut context, &mut server);
+    }
+
+    #[test]
+    fn run_ends_when_the_last_link_has_ended() {
+        let (mut context, mut writer) = watched();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        writer.write_all(b"over").unwrap();
+        drop(writer);
+        own.run(&mut context, &mut server).unwrap();
+        assert_eq!(server.read, b"over");
+        assert!(own.array.is_empty());
+    }
+
+    #[test]
+    fn run_while_ends_when_a_handler_says_so_and_detaches() {
+        let (mut context, mut writer) = watched();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        writer.write_all(b"abc").unwrap();
+        own.run_while(&mut context, &mut server, |server| server.read.len() < 2).unwrap();
+        assert_eq!(server.read, b"ab");
+        assert!(own.array.is_empty());
+        // Another loop takes over where this one ended.
+        Loop::new().run_while(&mut context, &mut server, |server| server.read.len() < 3).unwrap();
+        assert_eq!(server.read, b"abc");
+        context.abandon();
+    }
+
+    #[test]
+    fn every_ready_descriptor_is_served_in_each_turn() {
+        let mut context = Context::new();
+        let writers: Vec<_> = (0..20).map(|_| add_pipe(&mut context)).collect();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        for mut writer in &writers {
+            writer.write_all(b"xyz").unwrap();
+        }
+        for turn in 1..=3 {
+            assert_eq!(own.turn(&mut context, &mut server, None).unwrap(), 20);
+            assert_eq!(server.read.len(), 20 * turn);
+        }
+        own.leave(&mut context, &mut server);
+    }
+
+    #[test]
+    fn host_gets_its_own_ready_entries_and_only_those_in_the_same_pass() {
+        let mut context = Context::new();
+        let mut server = Server::default();
+        let mut array = PollArray::new();
+        let mut own = Vec::new();
+        let mut writers = Vec::new();
+        for _ in 0..5 {
+            writers.push(add_pipe(&mut context));
+            let (reader, writer) = pipe().unwrap();
+            array.insert_foreign(reader.as_raw_fd(), libc::POLLIN).unwrap();
+            own.push(reader);
+            writers.push(writer);
+            let _ = context.prepare(&mut array); // so that the entries alternate
+        }
+        for mut writer in &writers {
+            writer.write_all(b"x").unwrap();
+        }
+        assert_eq!(array.wait(Wait::FOREVER).unwrap(), 10);
+        let mut got = Vec::new();
+        while let Some(entry) = array.serve(&mut context, &mut server) {
+            assert_eq!(entry.revents, libc::POLLIN);
+            got.push(entry.fd);
+        }
+        assert_eq!(got, own.iter().map(|reader| reader.as_raw_fd()).collect::<Vec<_>>());
+        assert_eq!(server.read, b"xxxxx");
+        context.leave(&mut array, &mut server);
+        assert_eq!(array.len(), 5);
+    }
+
+    #[test]
+    fn panic_of_a_handler_leaves_the_context_detached() {
+        let (mut context, mut writer) = watched();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        writer.write_all(b"!").unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| own.run(&mut context, &mut server)));
+        assert!(result.is_err());
+        assert!(own.array.is_empty());
+        context.abandon();
+    }
+
+    #[test]
+    fn idle_context_is_not_woken_and_a_byte_read_costs_no_call_to_the_host() {
+        let (mut context, mut writer) = watched();
+        let mut server = Server::default();
+        let mut audited = Audited::new(PollArray::new()).spin_after(4);
+        let mut counts = Vec::new();
+        for message in [b"".as_slice(), b"a", b"", b"b", b""] {
+            writer.write_all(message).unwrap();
+            let wait = audited.prepare(&mut context).sooner(Duration::ZERO.into());
+            audited.audit.sleeping(wait.duration());
+            audited.host.wait(wait).unwrap();
+            while let Some(entry) = audited.host.next_ready() {
+                assert_eq!(audited.audit.service_fd(&mut context, entry, &mut server), Served::Ours);
+            }
+            audited.audit.service_timeouts(&mut context, &mut server);
+            counts.push((audited.counts().host_calls(), audited.counts().wake_ups));
+        }
+        assert_eq!(counts, [(1, 0), (1, 1), (1, 1), (1, 2), (1, 2)]);
+        assert_eq!(server.read, b"ab");
+        audited.leave(&mut context, &mut server);
+        audited.finished();
+    }
+
+    #[test]
+    fn closed_descriptor_of_nobody_is_dropped() {
+        let mut own = Loop::new();
+        own.array.insert_foreign(700, libc::POLLIN).unwrap(); // a number that nothing of this process has
+        let mut context: Context = Context::new();
+        let _ = own.turn(&mut context, &mut (), Some(Duration::ZERO)).unwrap();
+        assert_eq!(own.turn(&mut context, &mut (), Some(Duration::ZERO)).unwrap(), 0);
+    }
+}

@@ -1,0 +1,350 @@
+//! A conn in the hands of whoever has its name: sending, flow control, timers, closing.
+
+use crate::context::ConnId;
+use crate::engine::conn::NO_PROTOCOL;
+use crate::engine::link::State;
+use crate::engine::timers::Timer;
+use crate::error::SendError;
+use crate::handler::{CloseReason, Flow};
+use crate::host::Interest;
+use crate::http::Response;
+use crate::io::Io;
+use crate::net::{Keepalive, Peer};
+use crate::role::Role;
+use crate::site::ProtocolId;
+use crate::ws::{CloseCode, Message, MessageKind, Shared};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Duration;
+
+/// One conn, to be used at once: [`Io::conn`] finds it by its name, [`Cx::conn`](crate::Cx::conn) is the handler's own.
+///
+/// ```
+/// use lodger::{ConnId, Flow, Io, ws};
+///
+/// /// Passes a line on; what the peer does not take now, it does not get.
+/// fn tell<D>(io: &mut Io<D>, to: ConnId, line: &str) -> bool {
+///     let Some(mut conn) = io.conn(to) else { return false };
+///     conn.queued() == 0 && conn.send(line) == Ok(Flow::Ready)
+/// }
+/// ```
+pub struct Conn<'a, D> {
+    io: &'a mut Io<D>,
+    id: ConnId,
+}
+
+impl<'a, D> Conn<'a, D> {
+    pub(crate) fn new(io: &'a mut Io<D>, id: ConnId) -> Self {
+        Self { io, id }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The place of its link, while it has one.
+    fn link(&self) -> Option<u32> {
+        let conn = self.io.core.conns.get(self.id.0)?;
+        self.io.core.links.at(conn.link)?;
+        Some(conn.link)
+    }
+
+    // Facts.
+
+    /// The number of its descriptor.
+    #[doc(alias = "lws_get_socket_fd")]
+    pub fn fd(&self) -> Option<RawFd> {
+        let index = self.link()?;
+        let (_, link) = self.io.core.links.at(index)?;
+        let lent = self.io.lent.as_ref().filter(|(lent, _)| *lent == index).map(|(_, fd)| fd.as_raw_fd());
+        link.fd.as_ref().map(AsRawFd::as_raw_fd).or(lent)
+    }
+
+    /// Who is at the other end; `None` for adopted descriptors. For a Unix socket, the path is asked of the system.
+    #[doc(alias = "lws_get_peer_addresses")]
+    pub fn peer(&self) -> Option<Peer> {
+        let (_, link) = self.io.core.links.at(self.link()?)?;
+        match (link.peer(), &link.role) {
+            (Some(address), _) => Some(Peer::Inet(address)),
+            (None, Role::Descriptor(_)) => None,
+            (None, _) => self.io.core.net.peer_addr(link.fd.as_ref()?.as_fd()).ok(),
+        }
+    }
+
+    /// The protocol that it is bound to; `None` for raw connections and adopted descriptors.
+    #[doc(alias = "lws_get_protocol")]
+    pub fn protocol(&self) -> Option<ProtocolId> {
+        let conn = self.io.core.conns.get(self.id.0)?;
+        if conn.protocol == NO_PROTOCOL {
+            return None;
+        }
+        self.io.core.protocols.key_at(conn.protocol).map(ProtocolId)
+    }
+
+    /// How many bytes wait to be sent, the kernel's own buffer not counted.
+    #[doc(alias("lws_partial_buffered", "bufferedAmount"))]
+    pub fn queued(&self) -> usize {
+        let Some(index) = self.link() else { return 0 };
+        let gathered = if self.io.core.current == index { self.io.core.out.len() } else { 0 };
+        self.io.core.links.at(index).map_or(0, |(_, link)| link.queued()) + gathered
+    }
+
+    /// How many bytes may be sent before [`Flow::Full`].
+    #[doc(alias = "lws_get_peer_write_allowance")]
+    pub fn room(&self) -> usize {
+        let Some((_, link)) = self.link().and_then(|index| self.io.core.links.at(index)) else { return 0 };
+        link.limits.send_high_water.saturating_sub(self.queued())
+    }
+
+    // Sending.
+
+    /// Sends one WebSocket message as one unfragmented frame (RFC 6455, section 5.6).
+    ///
+    /// It is queued whole or not at all, and written when the current service call ends, or by the next `prepare`. Large
+    /// messages are written at once, from where they lie. [`Flow::Full`] means that at least
+    /// [`Limits::send_high_water`](crate::Limits::send_high_water) bytes now wait: stop, ask with
+    /// [`request_writable`](Self::request_writable), and go on in `writable`.
+    ///
+    /// # Errors
+    ///
+    /// - [`SendError::Closing`]: the closing handshake has begun (section 5.5.1), or output has failed.
+    /// - [`SendError::Overrun`]: `Full` was ignored until [`Limits::send_max`](crate::Limits::send_max) bytes waited.
+    /// - [`SendError::InMessage`]: a message in pieces is under way.
+    /// - [`SendError::Role`], [`SendError::Gone`].
+    #[doc(alias("lws_write", "LWS_WRITE_TEXT", "LWS_WRITE_BINARY", "LWS_PRE"))]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
+        self.io.core.send_message(self.id.0, message.into())
+    }
+
+    /// Sends a frame that was encoded once for many, without copying it. While a message in pieces is under way, it waits
+    /// for the last of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_shared(&mut self, frame: &Shared) -> Result<Flow, SendError> {
+        self.io.core.send_shared(self.id.0, frame)
+    }
+
+    /// Sends the next piece of a message as one fragment (RFC 6455, section 5.4); `last` ends the message. Control frames
+    /// go between fragments.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`SendError::InMessage`] when `kind` is not that of the message under way, and
+    /// [`SendError::InvalidUtf8`] when the text so far is not UTF-8, or ends within a character.
+    #[doc(alias("LWS_WRITE_CONTINUATION", "LWS_WRITE_NO_FIN"))]
+    pub fn send_piece(&mut self, kind: MessageKind, payload: &[u8], last: bool) -> Result<Flow, SendError> {
+        self.io.core.send_piece(self.id.0, kind, payload, last)
+    }
+
+    /// Sends a Ping (RFC 6455, section 5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`SendError::ControlTooLong`] beyond 125 bytes.
+    #[doc(alias = "LWS_WRITE_PING")]
+    pub fn ping(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
+        self.io.core.send_ping(self.id.0, payload)
+    }
+
+    /// Sends a Pong that nobody asked for (RFC 6455, section 5.5.3). Pings are answered without this.
+    ///
+    /// # Errors
+    ///
+    /// As [`ping`](Self::ping).
+    #[doc(alias = "LWS_WRITE_PONG")]
+    pub fn pong(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
+        self.io.core.send_pong(self.id.0, payload)
+    }
+
+    /// Sends bytes as they are on a raw connection, or the next piece of content of an HTTP response that was begun with
+    /// [`Response::stream`]. Queued whole or not at all, as with [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// - [`SendError::Closing`]: output is over, by `finish`, `close` or a failed write.
+    /// - [`SendError::Overrun`]: `Full` was ignored.
+    /// - [`SendError::NotResponding`], [`SendError::Responded`], [`SendError::Length`]: for HTTP, the response has not begun,
+    ///   is complete, or was announced shorter.
+    /// - [`SendError::Role`], [`SendError::Gone`].
+    #[doc(alias("lws_write", "LWS_WRITE_RAW", "LWS_WRITE_HTTP"))]
+    pub fn write(&mut self, bytes: &[u8]) -> Result<Flow, SendError> {
+        self.io.core.write_bytes(self.id.0, bytes)
+    }
+
+    /// Gives the response of an HTTP exchange: all of it, or its head, when it is a [`Response::stream`], the content of
+    /// which follows with [`write`](Self::write).
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Responded`], [`SendError::Field`], and as [`write`](Self::write). Nothing was sent.
+    #[doc(alias("lws_add_http_header_status", "lws_finalize_http_header", "lws_serve_http_file"))]
+    pub fn respond(&mut self, response: Response) -> Result<Flow, SendError> {
+        self.io.core.respond(self.id.0, response)
+    }
+
+    /// Ends the content of a response that was sent in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::NotResponding`]; [`SendError::Length`] when less was sent than announced; and as
+    /// [`write`](Self::write).
+    #[doc(alias("lws_http_transaction_completed", "LWS_WRITE_HTTP_FINAL"))]
+    pub fn end_response(&mut self) -> Result<Flow, SendError> {
+        self.io.core.end_content(self.id.0)
+    }
+
+    /// Asks for one `writable` event. If nothing stands in the way it comes in the same turn, without any change to what the
+    /// host watches; else when the queue has emptied to half of the high-water mark.
+    #[doc(alias = "lws_callback_on_writable")]
+    pub fn request_writable(&mut self) {
+        let Some(index) = self.link() else { return };
+        if let Role::Descriptor(interest) = &mut self.io.core.link(index).role {
+            *interest = interest.with(Interest::WRITE);
+            return self.io.core.mark(index);
+        }
+        if let Some(conn) = self.io.core.live(self.id.0) {
+            conn.writable_wanted = true;
+            self.io.core.room_wanted(index);
+        }
+    }
+
+    // Flow control.
+
+    /// Stops reading. Nothing that was read already is delivered either, and nothing is lost. Timers for idling, pings
+    /// and content stand still. What the peer does meanwhile, a reset for one, shows when reading goes on or writing
+    /// fails.
+    #[doc(alias("lws_rx_flow_control", "CURL_READFUNC_PAUSE"))]
+    pub fn pause(&mut self) {
+        if let Some(index) = self.link() {
+            self.io.core.pause(index);
+        }
+    }
+
+    /// Goes on reading, with what was read already first.
+    #[doc(alias = "lws_rx_flow_control")]
+    pub fn resume(&mut self) {
+        if let Some(index) = self.link() {
+            self.io.core.resume(index);
+        }
+    }
+
+    // Time and kin.
+
+    /// Sets the conn's own timer: `timer` is called after `delay`. A timer that was set before is moved.
+    #[doc(alias("lws_set_timer_usecs", "LWS_CALLBACK_TIMER"))]
+    pub fn set_timer(&mut self, delay: Duration) {
+        let at = self.io.core.read_clock().after(delay);
+        let id = self.id.0;
+        let core = &mut self.io.core;
+        let Some(conn) = core.conns.get_mut(id).filter(|conn| !conn.ended) else { return };
+        core.timers.cancel(&mut conn.timer);
+        conn.timer = core.timers.arm(at, Timer::User(id));
+    }
+
+    /// Cancels the timer, if one is set.
+    pub fn cancel_timer(&mut self) {
+        let core = &mut self.io.core;
+        if let Some(conn) = core.conns.get_mut(self.id.0) {
+            core.timers.cancel(&mut conn.timer);
+        }
+    }
+
+    /// Makes `parent` hear `child_closed` when this conn ends.
+    #[doc(alias = "LWS_CALLBACK_CHILD_CLOSING")]
+    pub fn set_parent(&mut self, parent: ConnId) {
+        if let Some(conn) = self.io.core.live(self.id.0) {
+            conn.cold().parent = Some(parent.0);
+        }
+    }
+
+    // Socket options.
+
+    /// Sets TCP keepalive; `None` switches it off.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it refuses; `NotConnected` when the conn is gone.
+    #[doc(alias = "ka_time")]
+    pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.with_socket(|net, fd| net.set_keepalive(fd, keepalive))
+    }
+
+    /// Sets the sizes of the kernel's buffers, in bytes; `None` leaves one as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_keepalive`](Self::set_keepalive).
+    #[doc(alias("SO_SNDBUF", "SO_RCVBUF"))]
+    pub fn set_buffer_sizes(&mut self, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+        self.with_socket(|net, fd| net.set_buffer_sizes(fd, send, receive))
+    }
+
+    fn with_socket(
+        &mut self,
+        set: impl FnOnce(&crate::net::Net, std::os::fd::BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let index = self.link().ok_or_else(gone)?;
+        let core = &self.io.core;
+        let fd = core.links.at(index).and_then(|(_, link)| link.fd.as_ref()).ok_or_else(gone)?;
+        set(&core.net, fd.as_fd())
+    }
+
+    // Ending.
+
+    /// Ends our direction of a raw connection, once what is queued has gone out; the peer's goes on. For other roles this is
+    /// [`close`](Self::close).
+    #[doc(alias = "shutdown")]
+    pub fn finish(&mut self) {
+        let Some(index) = self.link() else { return };
+        if !matches!(self.io.core.link(index).role, Role::Raw) {
+            return self.close();
+        }
+        self.io.core.finish(index);
+    }
+
+    /// Closes in an orderly way: what is queued goes out, a WebSocket's closing handshake follows, with 1000 (RFC 6455, section
+    /// 7.1.2), then our direction ends, and what still comes is read and dropped until the peer's end or
+    /// [`Limits::closing`](crate::Limits::closing). `closed` follows. An HTTP exchange is completed first, if its
+    /// response has begun, and dropped if not.
+    #[doc(alias("lws_close_reason", "LWS_TO_KILL_ASYNC"))]
+    pub fn close(&mut self) {
+        self.close_with(CloseCode::NORMAL, "");
+    }
+
+    /// The same with a code and a reason of at most 123 bytes, for a WebSocket; a longer one is cut. A code that may not be
+    /// sent ([`CloseCode::may_be_sent`]) makes the Close an empty one. For other roles this is [`close`](Self::close).
+    #[doc(alias = "lws_close_reason")]
+    pub fn close_with(&mut self, code: CloseCode, reason: &str) {
+        let Some(index) = self.link() else { return };
+        self.io.core.close(index, code, reason);
+    }
+
+    /// Ends at once, with a reset: what is queued is dropped. Only `closed` follows.
+    #[doc(alias("lws_set_timeout", "hangup_on_client"))]
+    pub fn abort(&mut self) {
+        let Some(index) = self.link() else { return };
+        self.io.core.abort(index, CloseReason::Aborted);
+    }
+
+    /// Gives the descriptor back: the host is told to watch it no more, then `closed` brings it
+    /// ([`CloseReason::Released`]), with what had been read and not delivered. What is queued for sending is not
+    /// sent; send it first, and release when [`queued`](Self::queued) is 0.
+    #[doc(alias("lws_adopt_descriptor_vhost", "give back"))]
+    pub fn release(&mut self) {
+        let Some(index) = self.link() else { return };
+        if self.io.core.link(index).state == State::Open {
+            self.io.core.release(index);
+        }
+    }
+}
+
+impl<D> fmt::Debug for Conn<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("id", &self.id).field("fd", &self.fd()).finish_non_exhaustive()
+    }
+}

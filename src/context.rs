@@ -1,0 +1,959 @@
+//! The context: the calls that a host makes, and the running of handlers.
+
+use crate::engine::link::{NO_CONN, State};
+use crate::engine::store::Key;
+use crate::engine::timers::Timer;
+use crate::engine::{Budget, Core, Filled, MESSAGES, RECEIVE};
+use crate::env::{Env, SystemEnv};
+use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
+use crate::host::{Host, Interest, Pollable, Ready, Served, Wait};
+use crate::io::Fresh;
+pub(crate) use crate::io::{Cx, Io};
+use crate::net::{Net, Peer};
+use crate::remote::{Command, Remote};
+use crate::role::Role;
+use crate::ws;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+/// Names a conn: one conversation that a handler has. It finds nothing once the conn has ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnId(pub(crate) Key);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.index, self.0.generation)
+    }
+}
+
+/// A set of connections that live in one host's loop. See the [crate's page](crate) for how the two meet.
+///
+/// `D` is the host's own state, lent to each service call and from there to the handlers. A context belongs to one
+/// thread; [`Remote`] is the door for others.
+///
+/// Take it from its loop with [`detach`](Self::detach) or [`leave`](Self::leave) before it is dropped; dropping it while a
+/// host watches its descriptors is a mistake that is logged.
+#[doc(alias("lws_context", "lws_create_context"))]
+pub struct Context<D = ()> {
+    pub(crate) io: Io<D>,
+    /// By the places of the conns.
+    pub(crate) handlers: Handlers<D>,
+    /// By the places of the sites.
+    pub(crate) protocols: Vec<Vec<Box<dyn Protocol<D>>>>,
+    acceptors: Vec<(Key, Acceptor<D>)>,
+    /// What is read goes here first, whichever link it is from.
+    buffer: Vec<u8>,
+    /// The conn whose handler runs. Found here by the next call, it has unwound.
+    pub(crate) running: u32,
+    self_wake: bool,
+    /// The descriptor was signalled since the last `prepare`.
+    woken: bool,
+    abandoned: bool,
+}
+
+/// Who gets the connections of a raw listener.
+pub(crate) type Acceptor<D> = Box<dyn FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>>>;
+
+/// Handlers by the places of their conns.
+pub(crate) struct Handlers<D> {
+    pages: Vec<Box<[Option<AnyHandler<D>>]>>,
+}
+
+const PAGE: usize = 64;
+
+impl<D> Handlers<D> {
+    pub(crate) fn place(&mut self, index: u32) -> &mut Option<AnyHandler<D>> {
+        let index = index as usize;
+        while self.pages.len() <= index / PAGE {
+            self.pages.push(std::iter::repeat_with(|| None).take(PAGE).collect());
+        }
+        &mut self.pages[index / PAGE][index % PAGE]
+    }
+
+    #[inline]
+    pub(crate) fn get(&mut self, index: u32) -> Option<&mut AnyHandler<D>> {
+        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.as_mut()
+    }
+
+    fn take(&mut self, index: u32) -> Option<AnyHandler<D>> {
+        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.take()
+    }
+}
+
+/// Sets up a [`Context`].
+#[doc(alias = "lws_context_creation_info")]
+pub struct Builder {
+    env: Box<dyn Env>,
+    net: Net,
+    self_wake: bool,
+    max_links: usize,
+    max_handshakes: usize,
+}
+
+impl Builder {
+    /// Where time and randomness come from. Default: the system.
+    #[must_use]
+    pub fn env(mut self, env: impl Env + 'static) -> Self {
+        self.env = Box::new(env);
+        self
+    }
+
+    /// The simulated network to live in, instead of the system's.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub(crate) fn simulated(mut self, network: crate::sim::Network) -> Self {
+        self.net = Net::Simulated(network);
+        self
+    }
+
+    /// For loops that may sleep without passing [`Context::prepare`] after the context was used: the first use of
+    /// [`Context::io`] after a `prepare` signals the wake-up descriptor once, so that the loop comes round. Default: off.
+    #[must_use]
+    pub fn self_wake(mut self, on: bool) -> Self {
+        self.self_wake = on;
+        self
+    }
+
+    /// How many descriptors the context may have at once, listeners and adopted ones included. At the bound accepting
+    /// pauses, and goes on when one closes. Default: as many as the process may open (RLIMIT_NOFILE), where the system
+    /// itself draws the line.
+    #[doc(alias("max connections", "fd_limit_per_thread"))]
+    #[must_use]
+    pub fn max_links(mut self, links: usize) -> Self {
+        self.max_links = links;
+        self
+    }
+
+    /// How many accepted connections may be without a complete first request. Beyond it accepting pauses. Default 1,024.
+    #[must_use]
+    pub fn max_handshakes(mut self, links: usize) -> Self {
+        self.max_handshakes = links;
+        self
+    }
+
+    /// The context.
+    pub fn build<D>(self) -> Context<D> {
+        Context {
+            io: Io::new(Core::new(self.net, self.env, self.max_links, self.max_handshakes)),
+            handlers: Handlers { pages: Vec::new() },
+            protocols: Vec::new(),
+            acceptors: Vec::new(),
+            buffer: Vec::new(),
+            running: NO_CONN,
+            self_wake: self.self_wake,
+            woken: false,
+            abandoned: false,
+        }
+    }
+}
+
+impl<D> Context<D> {
+    /// A context with every default.
+    pub fn new() -> Self {
+        Context::<D>::builder().build()
+    }
+
+    /// Sets up a context that differs from the default.
+    ///
+    /// ```
+    /// let context: lodger::Context<String> = lodger::Context::<String>::builder().max_links(100).build();
+    /// # context.abandon();
+    /// ```
+    pub fn builder() -> Builder {
+        Builder {
+            env: Box::new(SystemEnv),
+            net: Net::System,
+            self_wake: false,
+            max_links: usize::MAX,
+            max_handshakes: 1024,
+        }
+    }
+
+    /// Tells the host what has changed and how long it may sleep. Call it after the last use of the context and before the loop
+    /// can sleep. Calling it more often is harmless.
+    ///
+    /// Writes what was queued outside service calls, then says removes, changes and adds, then closes what was removed.
+    /// It cannot fail: a link whose descriptor is refused hears so in its `closed`.
+    #[doc(alias("lws_service_adjust_timeout", "LWS_CALLBACK_LOCK_POLL"))]
+    #[inline]
+    pub fn prepare(&mut self, host: &mut dyn Host) -> Wait {
+        self.recover();
+        let core = &mut self.io.core;
+        core.turn_ended();
+        if core.work {
+            core.flush_waiting(&mut Budget::new());
+        }
+        if !core.changes.is_empty() {
+            core.tell(host);
+        }
+        self.woken = false;
+        let busy = self.io.is_busy();
+        self.io.core.wait(busy)
+    }
+
+    /// Serves one descriptor, if it is lodger's: then `revents` is zero on return. Otherwise nothing is touched. Any value is
+    /// harmless: pass every descriptor of an array, and handle those that come back [`Served::Foreign`].
+    #[doc(alias("lws_service_fd", "libwebsocket_service_fd"))]
+    #[inline]
+    pub fn service_fd(&mut self, pollfd: &mut impl Pollable, data: &mut D) -> Served {
+        let Some(link) = self.io.core.lookup(pollfd.fd()) else { return Served::Foreign };
+        let ready = pollfd.revents();
+        pollfd.clear();
+        if !ready.is_none() {
+            self.serve(link, ready, data);
+        }
+        Served::Ours
+    }
+
+    /// The same for loops without pollfd, and where the array is part of `data`.
+    #[doc(alias("lws_service_fd", "curl_multi_socket_action"))]
+    #[inline]
+    pub fn service(&mut self, fd: RawFd, ready: Ready, data: &mut D) -> Served {
+        self.service_fd(&mut crate::host::PollFd::new(fd, ready), data)
+    }
+
+    /// Runs what is due: timers, timeouts, input and output that a budget or a pause left, posts from other threads. Call it
+    /// after each sleep; calling it too often is harmless.
+    #[doc(alias("lws_service_tsi", "LWS_CALLBACK_TIMER", "CURL_SOCKET_TIMEOUT"))]
+    #[inline]
+    pub fn service_timeouts(&mut self, data: &mut D) {
+        self.recover();
+        let due = self.io.core.timers.next().is_some_and(|next| next <= self.io.core.now());
+        let posted = self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
+        if due || posted || self.io.core.work || self.io.is_busy() {
+            self.run_due(data);
+        }
+    }
+
+    /// Everything but serving, for use between service calls: listen, send, close, adopt. What is queued here is written and
+    /// announced by the next [`prepare`](Self::prepare).
+    pub fn io(&mut self) -> &mut Io<D> {
+        if self.self_wake && !self.woken {
+            self.woken = true;
+            match self.io.remote() {
+                Ok(remote) => remote.0.raise(),
+                Err(error) => log::error!(target: "lodger::host", "no wake-up descriptor: {error}"),
+            }
+        }
+        &mut self.io
+    }
+
+    /// A handle for other threads. The first makes the wake-up descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left.
+    pub fn remote(&mut self) -> std::io::Result<Remote<D>> {
+        self.io.remote()
+    }
+
+    /// Takes every descriptor from the host and closes nothing. The next `prepare`, with any host, adds them again.
+    #[doc(alias = "foreign loops")]
+    pub fn detach(&mut self, host: &mut dyn Host) {
+        self.recover();
+        self.io.core.tell(host);
+        self.io.core.detach(host);
+    }
+
+    /// Leaves the loop for good: every descriptor is taken from the host; WebSockets get a Close with 1001, and what is
+    /// queued gets one last write that does not wait; every handler hears `closed` with [`CloseReason::Leaving`], every
+    /// protocol `ended`; then all is closed. Handlers that listen, adopt or send meanwhile are told `Leaving` or `Closing`.
+    #[doc(alias("lws_context_destroy", "libwebsocket_context_destroy"))]
+    pub fn leave(&mut self, host: &mut dyn Host, data: &mut D) {
+        self.recover();
+        self.settle(data);
+        self.io.core.detach(host);
+        self.io.core.leave();
+        self.settle_all(data);
+        self.end_protocols(data);
+        self.settle_all(data);
+        // Nothing is registered and everything has ended, so that this says nothing to the host.
+        self.io.core.tell(host);
+        self.io.close_remote();
+    }
+
+    /// For a forked child: gives the descriptors' numbers back, and does nothing else. Nothing is sent, shut down or said to
+    /// the host, and handlers hear nothing, so that the parent's connections go on unharmed.
+    #[doc(alias = "fork")]
+    pub fn abandon(mut self) {
+        self.abandoned = true;
+    }
+
+    // Serving.
+
+    /// A handler that unwound is not called again: its conn is aborted.
+    #[inline]
+    fn recover(&mut self) {
+        if self.running != NO_CONN {
+            self.recover_from_panic();
+        }
+    }
+
+    #[cold]
+    fn recover_from_panic(&mut self) {
+        let conn = std::mem::replace(&mut self.running, NO_CONN);
+        log::error!(target: "lodger::handler", "a handler panicked; its connection is aborted");
+        drop(self.handlers.take(conn));
+        self.io.take_back_lent();
+        let core = &mut self.io.core;
+        core.current = crate::engine::NOBODY;
+        core.out.clear();
+        if let Some(link) = core.conns.at(conn).map(|(_, conn)| conn.link) {
+            if core.links.at(link).is_some() {
+                core.abort(link, CloseReason::Aborted);
+            }
+        }
+    }
+
+    fn serve(&mut self, index: u32, ready: Ready, data: &mut D) {
+        self.recover();
+        if self.io.is_busy() {
+            self.install(data);
+        }
+        let core = &mut self.io.core;
+        let link = core.link(index);
+        if link.state == State::Ended {
+            return self.settle(data);
+        }
+        match &link.role {
+            Role::WebSocket(_) | Role::Http(_) | Role::Raw => {
+                if ready.is_writable() && link.queue.is_some() {
+                    core.flush(index, &mut Budget::new());
+                }
+                if ready.is_readable() && core.link(index).wants().is_readable() {
+                    self.receive(index, data);
+                }
+            }
+            Role::Listener(_) => self.accept(index, data),
+            Role::WakeUp => self.wake_up(index),
+            Role::Descriptor(_) => self.serve_descriptor(index, ready, data),
+        }
+        self.settle(data);
+    }
+
+    /// Reads a link once and hands over what came.
+    fn receive(&mut self, index: u32, data: &mut D) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            buffer.resize(RECEIVE, 0);
+        }
+        let core = &mut self.io.core;
+        match core.fill(index, &mut buffer) {
+            Filled::Bytes(filled) => {
+                let left = self.handle(index, &mut buffer[..filled], data);
+                self.put_back(index, &buffer[filled - left.bytes..filled], left.stopped);
+            }
+            Filled::Nothing => {}
+            Filled::End => self.input_ended(index, data),
+            Filled::Failed(error) => core.end(index, CloseReason::Io(error)),
+        }
+        self.buffer = buffer;
+    }
+
+    /// Goes on with the input that a link has kept.
+    fn resume(&mut self, index: u32, data: &mut D) {
+        let core = &mut self.io.core;
+        let link = core.link(index);
+        if link.state == State::Ended || link.flags.paused {
+            return;
+        }
+        link.flags.backlog = false;
+        let mut kept = link.kept.take().unwrap_or_default();
+        let start = kept.start;
+        let left = self.handle(index, &mut kept.bytes[start..], data);
+        if left.bytes == 0 {
+            self.io.core.pool.give(kept.bytes);
+        } else {
+            kept.start = kept.bytes.len() - left.bytes;
+            let link = self.io.core.link(index);
+            if !matches!(link.state, State::Ended | State::Finishing | State::Lingering) {
+                link.kept = Some(kept);
+                link.flags.backlog = left.stopped;
+            }
+        }
+        if self.io.core.links.at(index).is_some() {
+            self.io.core.mark(index);
+        }
+    }
+
+    /// Keeps what a link has not used. `stopped` says that it could be, and is not for now.
+    fn put_back(&mut self, index: u32, rest: &[u8], stopped: bool) {
+        let core = &mut self.io.core;
+        if matches!(core.link(index).state, State::Ended | State::Finishing | State::Lingering) {
+            return;
+        }
+        core.keep(index, rest);
+        core.link(index).flags.backlog = stopped && !rest.is_empty();
+    }
+
+    /// Hands the input of a link to its role, as far as it goes.
+    fn handle(&mut self, index: u32, input: &mut [u8], data: &mut D) -> Left {
+        self.io.core.make_current(index);
+        let mut used = 0;
+        let mut budget = MESSAGES;
+        let left = loop {
+            let link = self.io.core.link(index);
+            if matches!(link.state, State::Ended | State::Finishing | State::Lingering) {
+                break Left { bytes: 0, stopped: false };
+            }
+            let rest = &mut input[used..];
+            let (took, next) = match &link.role {
+                Role::WebSocket(_) => self.handle_websocket(index, rest, &mut budget, data),
+                Role::Http(_) => self.handle_http(index, rest, data),
+                Role::Raw => self.handle_raw(index, rest, data),
+                Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => (rest.len(), Next::More),
+            };
+            used += took;
+            match next {
+                Next::Again => {}
+                Next::More => break Left { bytes: input.len() - used, stopped: false },
+                Next::Stop => break Left { bytes: input.len() - used, stopped: true },
+                Next::Later => {
+                    self.io.core.resume_later(index);
+                    break Left { bytes: input.len() - used, stopped: true };
+                }
+            }
+        };
+        self.io.core.release_current();
+        left
+    }
+
+    fn handle_websocket(&mut self, index: u32, input: &mut [u8], budget: &mut u32, data: &mut D) -> (usize, Next) {
+        let link = self.io.core.link(index);
+        let conn = link.conn;
+        let limits = Rc::clone(&link.limits);
+        let Role::WebSocket(websocket) = &mut link.role else { return (input.len(), Next::More) };
+        // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
+        let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
+        let settings = websocket.settings(&limits);
+        let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else { return (input.len(), Next::More) };
+        let Some(key) = self.io.core.conns.key_at(conn) else { return (input.len(), Next::More) };
+        self.running = conn;
+        let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+        let mut used = 0;
+        let next = loop {
+            match receiver.next(&mut input[used..], &settings) {
+                Ok((took, Some(ws::Event::Message(message)))) => {
+                    used += took;
+                    cx.io.core.message_passed(index);
+                    handler.message(&mut cx, message);
+                }
+                Ok((took, None)) => {
+                    used += took;
+                    break Next::More;
+                }
+                Ok((took, Some(event))) => {
+                    used += took;
+                    rare_event(&mut **handler, &mut cx, index, event);
+                }
+                Err(error) => {
+                    used = input.len();
+                    if let ws::ReceiveError::TooLarge(size) = error {
+                        handler.too_large(&mut cx, size);
+                    }
+                    cx.io.core.fail_websocket(index, error);
+                    break Next::More;
+                }
+            }
+            if cx.io.core.interrupted {
+                cx.io.core.interrupted = false;
+                let link = cx.io.core.link(index);
+                if link.state != State::Open {
+                    break Next::Again;
+                }
+                if link.flags.paused {
+                    break Next::Stop;
+                }
+            }
+            *budget -= 1;
+            if *budget == 0 {
+                break Next::Later;
+            }
+        };
+        self.running = NO_CONN;
+        if let Role::WebSocket(websocket) = &mut self.io.core.link(index).role {
+            websocket.receiver = receiver;
+        }
+        (used, next)
+    }
+
+    fn handle_raw(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
+        let conn = self.io.core.link(index).conn;
+        if !input.is_empty() {
+            self.with_handler(conn, data, |handler, cx| {
+                if let AnyHandler::Raw(handler) = handler {
+                    handler.received(cx, input);
+                }
+            });
+        }
+        (input.len(), Next::More)
+    }
+
+    /// The peer has ended its half of a link, and everything before that has been handed over.
+    fn input_ended(&mut self, index: u32, data: &mut D) {
+        let core = &mut self.io.core;
+        let link = core.link(index);
+        if link.flags.write_failed || matches!(link.state, State::Lingering) {
+            return core.end(index, CloseReason::PeerEnded);
+        }
+        if link.state == State::Finishing {
+            // Our last bytes still go out; then it is over.
+            return core.mark(index);
+        }
+        match &link.role {
+            Role::WebSocket(_) => core.websocket_ended(index),
+            Role::Http(_) => self.http_input_ended(index),
+            Role::Raw => {
+                let conn = link.conn;
+                if link.flags.finished && link.queued() == 0 {
+                    return core.end(index, CloseReason::PeerEnded);
+                }
+                core.make_current(index);
+                self.with_handler(conn, data, |handler, cx| {
+                    if let AnyHandler::Raw(handler) = handler {
+                        handler.end(cx);
+                    }
+                });
+                self.io.core.release_current();
+            }
+            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => {}
+        }
+        if let Some((_, link)) = self.io.core.links.at(index) {
+            if link.state == State::Open {
+                self.io.core.mark(index);
+            }
+        }
+    }
+
+    fn accept(&mut self, index: u32, data: &mut D) {
+        for _ in 0..ACCEPTS {
+            let core = &mut self.io.core;
+            let Some((socket, peer)) = core.accept(index) else { return };
+            let link = core.link(index);
+            let Role::Listener(listener) = &link.role else { return };
+            match listener.site {
+                Some(site) => {
+                    let first = self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.first_mut());
+                    if first.is_some_and(|first| first.filter(&peer, data)) {
+                        self.io.open_http(socket, &peer, site);
+                    } else {
+                        self.io.core.net.close(socket);
+                    }
+                }
+                None => self.accept_raw(index, socket, &peer, data),
+            }
+        }
+    }
+
+    fn accept_raw(&mut self, index: u32, socket: OwnedFd, peer: &Peer, data: &mut D) {
+        let limits = self.io.core.limits(index);
+        let listener = self.io.core.links.key_at(index);
+        let acceptor = self.acceptors.iter_mut().find(|(key, _)| Some(*key) == listener);
+        match acceptor.and_then(|(_, accept)| accept(peer, data, &mut self.io)) {
+            Some(handler) => {
+                self.io.open_raw(socket, Some(peer), limits, handler);
+                self.install(data);
+            }
+            None => self.io.core.net.close(socket),
+        }
+    }
+
+    fn wake_up(&mut self, index: u32) {
+        let core = &self.io.core;
+        if let Some(fd) = core.links.at(index).and_then(|(_, link)| link.fd.as_ref()) {
+            core.net.drain_wake_up(fd.as_fd());
+        }
+        // Emptied first: a post from here on signals again.
+        if let Some(remote) = &self.io.remote {
+            remote.0.lowered();
+        }
+        self.io.remote_due = true;
+    }
+
+    fn serve_descriptor(&mut self, index: u32, ready: Ready, data: &mut D) {
+        let link = self.io.core.link(index);
+        let conn = link.conn;
+        let Role::Descriptor(interest) = &mut link.role else { return };
+        let read = ready.is_readable() && interest.is_readable() && !link.flags.paused;
+        let write = ready.is_writable() && interest.is_writable();
+        *interest = interest.without(if write { Interest::WRITE } else { Interest::NONE });
+        if write {
+            self.lend(index, conn, data, |handler, cx, fd| handler.writable(cx, fd));
+        }
+        if read && self.io.core.link(index).state == State::Open {
+            self.lend(index, conn, data, |handler, cx, fd| handler.readable(cx, fd));
+        }
+        self.io.core.mark(index);
+    }
+
+    /// Runs a descriptor's handler with the descriptor in its hands.
+    fn lend(
+        &mut self,
+        index: u32,
+        conn: u32,
+        data: &mut D,
+        run: impl FnOnce(&mut dyn crate::fd::Handler<D>, &mut Cx<'_, D>, std::os::fd::BorrowedFd<'_>),
+    ) {
+        let Some(fd) = self.io.core.link(index).fd.take() else { return };
+        // Kept by the context while it is lent, so that a handler that unwinds does not close what the host still watches.
+        let fd = Rc::new(fd);
+        self.io.lent = Some((index, Rc::clone(&fd)));
+        self.with_handler(conn, data, |handler, cx| {
+            if let AnyHandler::Descriptor(handler) = handler {
+                run(&mut **handler, cx, fd.as_fd());
+            }
+        });
+        drop(fd);
+        self.io.take_back_lent();
+    }
+
+    // Handlers.
+
+    /// Runs `run` with a conn's handler, unless the conn has ended.
+    pub(crate) fn with_handler(&mut self, conn: u32, data: &mut D, run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>)) {
+        let Some((key, conn_facts)) = self.io.core.conns.at(conn) else { return };
+        if conn_facts.ended {
+            return;
+        }
+        let Some(handler) = self.handlers.get(conn) else { return };
+        self.running = conn;
+        run(handler, &mut Cx::new(data, &mut self.io, ConnId(key)));
+        self.running = NO_CONN;
+    }
+
+    /// Runs `run` with a conn's handler, its output gathered.
+    fn with_gathered(&mut self, conn: u32, data: &mut D, run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>)) {
+        let link = self.io.core.conns.at(conn).map_or(NO_CONN, |(_, conn)| conn.link);
+        let gather = self.io.core.current == crate::engine::NOBODY && self.io.core.links.at(link).is_some();
+        if gather {
+            self.io.core.make_current(link);
+        }
+        self.with_handler(conn, data, run);
+        if gather {
+            self.io.core.release_current();
+        }
+    }
+
+    /// Puts in place what handlers, or the host, have made since.
+    fn install(&mut self, data: &mut D) {
+        while let Some(fresh) = self.io.fresh.pop_front() {
+            match fresh {
+                Fresh::Handler(key, handler) => {
+                    let raw = matches!(handler, AnyHandler::Raw(_));
+                    if self.io.core.conns.get(key).is_some() {
+                        *self.handlers.place(key.index) = Some(handler);
+                        if raw {
+                            self.with_gathered(key.index, data, |handler, cx| {
+                                if let AnyHandler::Raw(handler) = handler {
+                                    handler.opened(cx);
+                                }
+                            });
+                        }
+                    }
+                }
+                Fresh::Acceptor(listener, accept) => self.acceptors.push((listener, accept)),
+                Fresh::Site(site, protocols) => self.start_site(site, protocols, data),
+                Fresh::Decision(conn, decision) => self.decided(conn, decision, data),
+            }
+        }
+    }
+
+    fn start_site(&mut self, site: Key, mut protocols: Vec<Box<dyn Protocol<D>>>, data: &mut D) {
+        let keys = self.io.core.sites.get(site).map(|facts| facts.protocols.clone()).unwrap_or_default();
+        for (protocol, key) in protocols.iter_mut().zip(keys) {
+            protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
+        }
+        let place = site.index as usize;
+        if self.protocols.len() <= place {
+            self.protocols.resize_with(place + 1, Vec::new);
+        }
+        self.protocols[place] = protocols;
+    }
+
+    /// Does what the call has left to do: writes, tells handlers, ends what has ended.
+    #[inline]
+    fn settle(&mut self, data: &mut D) {
+        if self.io.core.work || self.io.is_busy() {
+            self.settle_slowly(data, &mut Budget::new());
+        }
+    }
+
+    fn settle_slowly(&mut self, data: &mut D, budget: &mut Budget) {
+        loop {
+            self.install(data);
+            self.run_commands(data, budget);
+            if !self.io.core.ended.is_empty() && budget.take() {
+                self.tell_closed(data);
+            } else if !self.io.core.notices.is_empty() && budget.take() {
+                self.tell_notice(data);
+            } else if !self.io.core.to_flush.is_empty() && budget.take() {
+                self.io.core.flush_waiting(budget);
+            } else if let Some(site) = self.io.core.ended_sites.pop() {
+                self.end_site(site, data);
+            } else {
+                break;
+            }
+        }
+        if !self.io.core.has_work() {
+            self.io.core.work = false;
+        }
+    }
+
+    /// The same without a bound, for the end of all.
+    fn settle_all(&mut self, data: &mut D) {
+        while self.io.core.has_work() || self.io.is_busy() {
+            self.settle_slowly(data, &mut Budget::new());
+        }
+    }
+
+    fn tell_closed(&mut self, data: &mut D) {
+        let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
+        let handler = self.handlers.take(key.index);
+        self.io.core.conns.remove(key);
+        let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+        match handler {
+            Some(AnyHandler::WebSocket(handler)) => handler.closed(&mut cx, closed),
+            Some(AnyHandler::Http(handler)) => handler.closed(&mut cx, closed),
+            Some(AnyHandler::Raw(handler)) => handler.closed(&mut cx, closed),
+            Some(AnyHandler::Descriptor(handler)) => handler.closed(&mut cx, closed),
+            None => {}
+        }
+    }
+
+    fn tell_notice(&mut self, data: &mut D) {
+        let Some((key, notice)) = self.io.core.notices.pop_front() else { return };
+        if self.io.core.live(key).is_none() {
+            return;
+        }
+        self.with_gathered(key.index, data, |handler, cx| match handler {
+            AnyHandler::WebSocket(handler) => match notice {
+                Notice::Writable => handler.writable(cx),
+                Notice::Timer => handler.timer(cx),
+                Notice::Event(event) => handler.event(cx, event),
+                Notice::ChildClosed(child) => handler.child_closed(cx, child),
+            },
+            AnyHandler::Http(handler) => match notice {
+                Notice::Writable => handler.writable(cx),
+                Notice::Timer => handler.timer(cx),
+                Notice::Event(event) => handler.event(cx, event),
+                Notice::ChildClosed(child) => handler.child_closed(cx, child),
+            },
+            AnyHandler::Raw(handler) => match notice {
+                Notice::Writable => handler.writable(cx),
+                Notice::Timer => handler.timer(cx),
+                Notice::Event(event) => handler.event(cx, event),
+                Notice::ChildClosed(child) => handler.child_closed(cx, child),
+            },
+            AnyHandler::Descriptor(handler) => match notice {
+                Notice::Writable => {}
+                Notice::Timer => handler.timer(cx),
+                Notice::Event(event) => handler.event(cx, event),
+                Notice::ChildClosed(child) => handler.child_closed(cx, child),
+            },
+        });
+    }
+
+    /// Runs what other threads have posted.
+    fn run_commands(&mut self, data: &mut D, budget: &mut Budget) {
+        if !self.io.remote_due {
+            return;
+        }
+        let Some(remote) = self.io.remote.clone() else { return };
+        while budget.take() {
+            let Some(command) = remote.0.take() else {
+                self.io.remote_due = false;
+                return;
+            };
+            match command {
+                Command::Wake => {}
+                Command::Post(task) => task(data, &mut self.io),
+                Command::Notify(id, event) => {
+                    let _ = self.io.notify(id, event);
+                }
+                Command::RequestWritable(id) => {
+                    if let Some(mut conn) = self.io.conn(id) {
+                        conn.request_writable();
+                    }
+                }
+                Command::RequestWritableAll(protocol) => self.io.request_writable_all(protocol),
+                Command::Broadcast(protocol, frame) => {
+                    self.io.broadcast(protocol, &frame);
+                }
+            }
+        }
+    }
+
+    // What is due.
+
+    fn run_due(&mut self, data: &mut D) {
+        let mut budget = Budget::new();
+        self.io.remote_due |= self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
+        self.install(data);
+        let now = self.io.core.now();
+        // Timers that those which run now set are for the next call, even when they are due at once.
+        let mut due = Vec::new();
+        while budget.take() {
+            match self.io.core.timers.expire(now) {
+                Some(timer) => due.push(timer),
+                None => break,
+            }
+        }
+        for timer in due {
+            self.expired(timer, data);
+        }
+        for _ in 0..self.io.core.to_resume.len() {
+            let Some(key) = self.io.core.to_resume.pop_front() else { break };
+            if !budget.take() {
+                self.io.core.to_resume.push_front(key);
+                break;
+            }
+            if let Some(link) = self.io.core.links.get_mut(key) {
+                link.flags.to_resume = false;
+                self.resume(key.index, data);
+            }
+        }
+        self.settle_slowly(data, &mut budget);
+    }
+
+    fn expired(&mut self, timer: Timer, data: &mut D) {
+        let core = &mut self.io.core;
+        match timer {
+            Timer::Phase(key) => {
+                if let Some(link) = core.links.get_mut(key) {
+                    link.phase_timer = crate::engine::timers::TimerId::NONE;
+                    self.phase_expired(key.index);
+                }
+            }
+            Timer::Stall(key) => {
+                if core.links.get(key).is_some() && core.stalled(key.index) {
+                    core.abort(key.index, CloseReason::TimedOut(Timeout::WriteStall));
+                }
+            }
+            Timer::User(key) => {
+                if let Some(conn) = core.conns.get_mut(key) {
+                    conn.timer = crate::engine::timers::TimerId::NONE;
+                    core.notice(key, Notice::Timer);
+                }
+            }
+            Timer::Task(key) => {
+                if let Some(task) = self.io.tasks.remove(key) {
+                    (task.run)(data, &mut self.io);
+                }
+            }
+            Timer::Accept => core.accept_timer_expired(),
+            Timer::Wake => {
+                if let Some(link) = self.io.wake_link {
+                    core.mark(link);
+                }
+                self.io.remote_due = true;
+            }
+        }
+    }
+
+    fn phase_expired(&mut self, index: u32) {
+        let core = &mut self.io.core;
+        let link = core.link(index);
+        match (link.state, &link.role) {
+            (State::Ended, _) => {}
+            (State::Finishing | State::Lingering, _) => core.end(index, CloseReason::TimedOut(Timeout::Closing)),
+            (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
+            (State::Open, Role::Http(_)) => self.http_timer(index),
+            (State::Open, Role::Raw | Role::Descriptor(_) | Role::Listener(_) | Role::WakeUp) => {}
+        }
+    }
+
+    // Ends.
+
+    fn end_site(&mut self, site: Key, data: &mut D) {
+        let Some(facts) = self.io.core.sites.remove(site) else { return };
+        for protocol in facts.protocols {
+            self.io.core.protocols.remove(protocol);
+        }
+        if let Some(protocols) = self.protocols.get_mut(site.index as usize) {
+            for mut protocol in std::mem::take(protocols) {
+                protocol.ended(data, &mut self.io);
+            }
+        }
+    }
+
+    fn end_protocols(&mut self, data: &mut D) {
+        let sites: Vec<Key> = self.io.core.sites.iter().map(|(key, _)| key).collect();
+        for site in sites {
+            self.end_site(site, data);
+        }
+    }
+}
+
+impl<D> Default for Context<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<D> Drop for Context<D> {
+    fn drop(&mut self) {
+        self.io.close_remote();
+        if self.abandoned {
+            return self.io.core.abandon();
+        }
+        if self.io.core.is_attached() {
+            log::error!(target: "lodger::host", "a context was dropped while its host still watches its descriptors");
+        }
+        self.io.core.close_all();
+    }
+}
+
+impl<D> fmt::Debug for Context<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("links", &self.io.core.links.len()).finish_non_exhaustive()
+    }
+}
+
+/// The most connections that one call accepts from one listener.
+const ACCEPTS: usize = 64;
+
+/// What a role has left of its input.
+struct Left {
+    bytes: usize,
+    /// It could be used, and is not for now.
+    stopped: bool,
+}
+
+/// What a role wants after a step.
+pub(crate) enum Next {
+    /// Another step, perhaps of another role, with what is left.
+    Again,
+    /// More input; what is left is not enough.
+    More,
+    /// Nothing for now: it will be said when it goes on.
+    Stop,
+    /// To go on with the next call.
+    Later,
+}
+
+/// The events of a WebSocket besides its messages.
+#[cold]
+fn rare_event<D>(handler: &mut dyn ws::Handler<D>, cx: &mut Cx<'_, D>, index: u32, event: ws::Event<'_>) {
+    match event {
+        ws::Event::Message(message) => handler.message(cx, message),
+        ws::Event::Piece(piece) => {
+            cx.io.core.message_passed(index);
+            handler.piece(cx, piece);
+        }
+        ws::Event::Ping(payload) => {
+            cx.io.core.answer_ping(index, payload);
+            handler.ping(cx, payload);
+        }
+        ws::Event::Pong(payload) => handler.pong(cx, payload),
+        ws::Event::Close(close) => {
+            let closing = cx.io.core.closing(index);
+            cx.io.core.set_reason(index, ws::role::handshake_reason(closing, close));
+            if closing == ws::Closing::Open {
+                handler.peer_closed(cx, close);
+            }
+            cx.io.core.peer_closed(index, close.map(|close| close.code));
+        }
+    }
+}
+

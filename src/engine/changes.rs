@@ -1,0 +1,189 @@
+//! What the host is told at `prepare`: removes, changes, adds; then what was removed is closed.
+
+use super::Core;
+use super::link::{Link, State};
+use crate::handler::CloseReason;
+use crate::host::{Host, Interest, Scope};
+use crate::role::Role;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Duration;
+
+/// How long until a refused wake-up descriptor is offered again.
+const WAKE_AGAIN: Duration = Duration::from_millis(250);
+
+/// What one changed link needs.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Step {
+    Remove,
+    Change,
+    Add,
+    /// It was never registered, and is over.
+    Close,
+    Nothing,
+}
+
+fn step(link: &Link) -> Step {
+    let wants = link.wants();
+    match (link.told.is_none(), wants.is_none()) {
+        (false, true) => Step::Remove,
+        (false, false) if wants != link.told => Step::Change,
+        (true, false) => Step::Add,
+        (true, true) if link.state == State::Ended => Step::Close,
+        _ => Step::Nothing,
+    }
+}
+
+impl Core {
+    /// The link that has the number `fd`, from its `add` to its close.
+    #[inline]
+    pub(crate) fn lookup(&self, fd: RawFd) -> Option<u32> {
+        // A negative number becomes one beyond any table.
+        self.fds.get(fd as usize).copied().filter(|&index| index != super::NOBODY)
+    }
+
+    /// Tells the host what has changed, and closes what has ended.
+    pub(crate) fn tell(&mut self, host: &mut dyn Host) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let mut changed = std::mem::take(&mut self.changes);
+        let mut scope = None;
+        for &index in &changed {
+            match step(self.link(index)) {
+                Step::Remove | Step::Add => scope = Some(Scope::Descriptors),
+                Step::Change => scope = scope.or(Some(Scope::Interests)),
+                Step::Close | Step::Nothing => {}
+            }
+        }
+        if let Some(scope) = scope {
+            host.lock(scope);
+        }
+        for pass in [Step::Remove, Step::Change, Step::Add] {
+            for &index in &changed {
+                if step(self.link(index)) == pass {
+                    self.tell_one(host, index, pass);
+                }
+            }
+        }
+        for &index in &changed {
+            if self.link(index).flags.releasing {
+                self.hand_over(index);
+            }
+            let link = self.link(index);
+            link.flags.dirty = false;
+            if link.state == State::Ended {
+                if link.is_registered() {
+                    // A refused change ended it: its removal is a batch of its own.
+                    self.mark(index);
+                } else {
+                    self.let_go(index);
+                }
+            }
+        }
+        if let Some(scope) = scope {
+            host.unlock(scope);
+        }
+        changed.clear();
+        if self.changes.is_empty() {
+            self.changes = changed;
+        } else {
+            self.tell(host);
+        }
+    }
+
+    fn tell_one(&mut self, host: &mut dyn Host, index: u32, step: Step) {
+        let link = self.links.at_mut(index).expect("a changed link is there until it is let go");
+        let Some(fd) = &link.fd else { return };
+        let wants = link.wants();
+        let result = match step {
+            Step::Remove => {
+                host.remove(fd.as_fd());
+                Ok(())
+            }
+            Step::Change => host.change(fd.as_fd(), link.told, wants),
+            Step::Add => host.add(fd.as_fd(), wants),
+            Step::Close | Step::Nothing => return,
+        };
+        match result {
+            Ok(()) => {
+                let number = fd.as_raw_fd();
+                link.told = wants;
+                self.know(number, index);
+            }
+            Err(error) => self.refused(index, error),
+        }
+    }
+
+    /// Notes whose number it is.
+    fn know(&mut self, fd: RawFd, index: u32) {
+        let place = fd as usize;
+        if self.fds.len() <= place {
+            self.fds.resize(place + 1, super::NOBODY);
+        }
+        self.fds[place] = index;
+    }
+
+    /// The host would not watch a descriptor.
+    fn refused(&mut self, index: u32, error: std::io::Error) {
+        log::warn!(target: "lodger::host", "the host refused a descriptor: {error}");
+        if let Role::WakeUp = self.link(index).role {
+            // Without it other threads are heard late; it is offered again.
+            let at = self.now().after(WAKE_AGAIN);
+            self.timers.arm(at, super::timers::Timer::Wake);
+            return;
+        }
+        self.end(index, CloseReason::Host(error));
+    }
+
+    /// Closes a link that the host watches no more.
+    fn let_go(&mut self, index: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let Some(mut link) = self.links.remove(key) else { return };
+        if let Some(fd) = link.fd.take() {
+            self.forget(fd.as_raw_fd(), index);
+            if link.flags.reset {
+                self.net.reset(fd.as_fd());
+            }
+            self.net.close(fd);
+        }
+        if let Role::Listener(listener) = &link.role {
+            if let Some(path) = &listener.path {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        self.left_site(&link);
+        self.accept_again();
+    }
+
+    pub(super) fn forget(&mut self, fd: RawFd, index: u32) {
+        if let Some(known) = self.fds.get_mut(fd as usize).filter(|known| **known == index) {
+            *known = super::NOBODY;
+        }
+    }
+
+    /// Takes everything from the host and closes nothing. The next `prepare` adds it again.
+    pub(crate) fn detach(&mut self, host: &mut dyn Host) {
+        let registered: Vec<u32> =
+            self.links.iter().filter(|(_, link)| link.is_registered()).map(|(key, _)| key.index).collect();
+        if registered.is_empty() {
+            return;
+        }
+        host.lock(Scope::Descriptors);
+        for index in registered {
+            let link = self.link(index);
+            if let Some(fd) = &link.fd {
+                host.remove(fd.as_fd());
+                let number = fd.as_raw_fd();
+                link.told = Interest::NONE;
+                self.forget(number, index);
+            }
+            self.mark(index);
+        }
+        host.unlock(Scope::Descriptors);
+    }
+
+    /// Whether a host still watches something.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.links.iter().any(|(_, link)| link.is_registered())
+    }
+}

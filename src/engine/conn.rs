@@ -1,0 +1,58 @@
+//! One conversation that an application handles.
+
+use super::link::NO_CONN;
+use super::store::Key;
+use super::timers::TimerId;
+use crate::handler::CloseReason;
+
+/// The place of no link: the link is gone, and `closed` is on its way.
+pub(crate) const NO_LINK: u32 = NO_CONN;
+/// The place of no protocol: raw connections and adopted descriptors.
+pub(crate) const NO_PROTOCOL: u32 = u32::MAX;
+
+pub(crate) struct Conn {
+    pub(crate) link: u32,
+    pub(crate) protocol: u32,
+    /// Where it stands among the members of its protocol.
+    pub(crate) member: u32,
+    pub(crate) timer: TimerId,
+    pub(crate) cold: Option<Box<Cold>>,
+    /// `writable` was asked for and has not come yet.
+    pub(crate) writable_wanted: bool,
+    /// Its end is decided and `closed` is on its way; nothing but that follows.
+    pub(crate) ended: bool,
+}
+
+/// What few conns need.
+#[derive(Default)]
+pub(crate) struct Cold {
+    /// Why it will have ended, where that is known before the end.
+    pub(crate) reason: Option<CloseReason>,
+    /// Bytes that were accepted for sending and lost when writing failed.
+    pub(crate) lost: usize,
+    /// Who is told when it ends.
+    pub(crate) parent: Option<Key>,
+}
+
+impl Conn {
+    pub(crate) fn new(link: u32) -> Self {
+        Self {
+            link,
+            protocol: NO_PROTOCOL,
+            member: 0,
+            timer: TimerId::NONE,
+            cold: None,
+            writable_wanted: false,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    /// Says why the conn will have ended. What is said first stands.
+    pub(crate) fn set_reason(&mut self, reason: CloseReason) {
+        self.cold().reason.get_or_insert(reason);
+    }
+}

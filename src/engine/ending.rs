@@ -1,0 +1,261 @@
+//! Pausing, finishing, closing, releasing, and the end of all.
+
+use super::Core;
+use super::link::{Link, NO_CONN, State};
+use super::store::Key;
+use crate::error::SendError;
+use crate::handler::{CloseReason, Flow};
+use crate::http1::role::{Output, Phase};
+use crate::role::Role;
+use crate::ws::CloseCode;
+use std::os::fd::AsFd;
+
+/// What a link waits for, for the application's eyes.
+pub(crate) fn waits_for(link: &Link) -> &'static str {
+    match (link.state, &link.role) {
+        (State::Ended, _) => "being closed",
+        (State::Finishing, _) => "its last bytes to be taken",
+        (State::Lingering, _) => "the peer's end",
+        (State::Open, _) if link.queued() > 0 => "room to write",
+        (State::Open, _) if link.flags.paused => "resume",
+        (State::Open, Role::Listener(listener)) if listener.paused => "free descriptors",
+        (State::Open, Role::Listener(_)) => "connections",
+        (State::Open, Role::WakeUp) => "other threads",
+        (State::Open, Role::Descriptor(_)) => "readiness",
+        (State::Open, Role::Raw) => "bytes",
+        (State::Open, Role::WebSocket(websocket)) if !websocket.closing.may_send() => "the peer's Close",
+        (State::Open, Role::WebSocket(_)) => "messages",
+        (State::Open, Role::Http(server)) => match server.phase {
+            Phase::Head => "a request",
+            Phase::Deciding => "a decision",
+            Phase::Exchange if !server.received => "content",
+            Phase::Exchange => "a response",
+        },
+    }
+}
+
+impl Core {
+    /// Bytes as they are: on a raw connection, or as content of a response.
+    pub(crate) fn write_bytes(&mut self, conn: Key, bytes: &[u8]) -> Result<Flow, SendError> {
+        let index = self.conns.get(conn).ok_or(SendError::Gone)?.link;
+        let link = self.links.at_mut(index).ok_or(SendError::Gone)?;
+        match &link.role {
+            Role::Http(_) => return self.send_content(conn, bytes),
+            Role::Raw => {}
+            Role::WebSocket(_) | Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => return Err(SendError::Role),
+        }
+        if link.output_over() {
+            return Err(SendError::Closing);
+        }
+        if link.queued() > link.limits.send_max {
+            return Err(SendError::Overrun);
+        }
+        Ok(self.push(index, &[], bytes))
+    }
+
+    /// A conn wants to hear of room: at once, if there is some.
+    pub(crate) fn room_wanted(&mut self, index: u32) {
+        let link = self.link(index);
+        if link.state == State::Open && !link.flags.write_failed {
+            self.offer_room(index);
+        }
+    }
+
+    pub(crate) fn pause(&mut self, index: u32) {
+        let link = self.link(index);
+        if link.state != State::Open || link.flags.paused {
+            return;
+        }
+        // Nobody reads a closing connection but for the peer's Close.
+        if matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send()) {
+            return;
+        }
+        link.flags.paused = true;
+        link.flags.small_reads = true;
+        self.interrupted |= self.current == index;
+        self.cancel_phase(index);
+        self.mark(index);
+    }
+
+    pub(crate) fn resume(&mut self, index: u32) {
+        if !std::mem::take(&mut self.link(index).flags.paused) {
+            return;
+        }
+        let now = self.now();
+        let link = self.link(index);
+        link.active = now;
+        if link.kept.is_some() {
+            self.resume_later(index);
+        }
+        match &self.link(index).role {
+            Role::WebSocket(websocket) if websocket.closing.may_send() => self.begin_websocket_timers(index),
+            Role::Http(server) if server.phase == Phase::Exchange && !server.received => {
+                let limits = self.limits(index);
+                self.arm_phase(index, limits.body_stall);
+            }
+            _ => {}
+        }
+        self.mark(index);
+    }
+
+    /// Ends our direction of a raw connection.
+    pub(crate) fn finish(&mut self, index: u32) {
+        let link = self.link(index);
+        if link.state == State::Open && !std::mem::replace(&mut link.flags.finished, true) {
+            self.output_done(index);
+            if self.link(index).state == State::Open {
+                self.mark(index);
+            }
+        }
+    }
+
+    /// Closes in an orderly way.
+    pub(crate) fn close(&mut self, index: u32, code: CloseCode, reason: &str) {
+        let link = self.link(index);
+        match &mut link.role {
+            Role::WebSocket(_) => self.close_websocket(index, Some((code, reason))),
+            Role::Http(server) => match (server.phase, server.response) {
+                // Once the response is complete, the connection ends behind it.
+                (Phase::Exchange, Output::Content(_) | Output::Complete) => server.asked.keep_alive = false,
+                (Phase::Head, _) | (Phase::Deciding | Phase::Exchange, _) => {
+                    self.set_reason(index, CloseReason::Closed);
+                    self.finish_and_linger(index);
+                }
+            },
+            Role::Raw => {
+                self.set_reason(index, CloseReason::Closed);
+                self.finish_and_linger(index);
+            }
+            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => self.end(index, CloseReason::Closed),
+        }
+    }
+
+    /// Lets go of a link whose descriptor goes back to the application once the host has been told.
+    pub(crate) fn release(&mut self, index: u32) {
+        let mut phase = std::mem::replace(&mut self.link(index).phase_timer, super::TimerId::NONE);
+        self.timers.cancel(&mut phase);
+        let link = self.link(index);
+        link.flags.releasing = true;
+        link.flags.paused = true;
+        let mut stall = std::mem::replace(&mut link.stall_timer, super::TimerId::NONE);
+        let queue = link.queue.take();
+        self.interrupted |= self.current == index;
+        self.timers.cancel(&mut stall);
+        if let Some(queue) = queue {
+            let conn = self.link(index).conn;
+            if let Some(conn) = self.conns.at_mut(conn) {
+                conn.cold().lost += queue.len();
+            }
+            self.pool.give_queue(queue);
+        }
+        if self.current == index {
+            self.out.clear();
+        }
+        self.mark(index);
+    }
+
+    /// The host has been told: the descriptor of a released link is its handler's.
+    pub(super) fn hand_over(&mut self, index: u32) {
+        let link = self.link(index);
+        let Some(descriptor) = link.fd.take() else { return };
+        let unread = link.kept.take().map(|kept| kept.rest().to_vec()).unwrap_or_default();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+        self.forget(number, index);
+        self.end(index, CloseReason::Released { descriptor, unread });
+    }
+
+    // The end of all.
+
+    pub(crate) fn is_deciding(&mut self, conn: Key) -> bool {
+        let Some(link) = self.live(conn).map(|conn| conn.link) else { return false };
+        self.links.at(link).is_some()
+            && self.server(link).is_some_and(|server| server.phase == Phase::Deciding && !server.decided)
+    }
+
+    fn all_links(&self) -> Vec<u32> {
+        self.links.iter().map(|(key, _)| key.index).collect()
+    }
+
+    /// Closes everything in an orderly way; the loop goes on until it is done.
+    pub(crate) fn shutdown(&mut self, code: CloseCode) {
+        self.leaving = true;
+        for index in self.all_links() {
+            self.wind_up(index, code);
+        }
+    }
+
+    /// The same for a site.
+    pub(crate) fn remove_site(&mut self, site: Key) {
+        let Some(facts) = self.sites.get_mut(site) else { return };
+        facts.removed = true;
+        for index in self.all_links() {
+            if self.link(index).site == site.index {
+                self.wind_up(index, CloseCode::GOING_AWAY);
+            }
+        }
+        self.site_may_end(site);
+    }
+
+    fn wind_up(&mut self, index: u32, code: CloseCode) {
+        let link = self.link(index);
+        match &mut link.role {
+            Role::WakeUp => {}
+            Role::Http(server) if server.phase != Phase::Head => server.asked.keep_alive = false,
+            Role::Http(_) if link.kept.is_none() => self.end(index, CloseReason::Closed),
+            Role::Http(server) => server.last = true,
+            Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => self.close(index, code, ""),
+        }
+    }
+
+    /// The context leaves: WebSockets get a Close, what is queued one write, and every conn ends.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
+        for index in self.all_links() {
+            if self.link(index).state == State::Ended {
+                continue;
+            }
+            let conn = self.link(index).conn;
+            if conn != NO_CONN {
+                self.set_reason(index, CloseReason::Leaving);
+            }
+            if matches!(self.link(index).role, Role::WebSocket(_)) {
+                self.close_websocket(index, Some((CloseCode::GOING_AWAY, "")));
+            }
+            if self.link(index).state != State::Ended {
+                self.flush(index, &mut super::Budget::new());
+            }
+            if self.link(index).state != State::Ended {
+                self.end(index, CloseReason::Leaving);
+            }
+        }
+    }
+
+    /// Closes every descriptor, saying nothing to anybody.
+    pub(crate) fn close_all(&mut self) {
+        for index in self.all_links() {
+            let Some(key) = self.links.key_at(index) else { continue };
+            let Some(mut link) = self.links.remove(key) else { continue };
+            if let Role::Listener(listener) = &link.role {
+                if let Some(path) = &listener.path {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+            if let Some(fd) = link.fd.take() {
+                if link.flags.reset {
+                    self.net.reset(fd.as_fd());
+                }
+                self.net.close(fd);
+            }
+        }
+    }
+
+    /// Gives every number back, and nothing else: in a forked child the sockets are the parent's.
+    pub(crate) fn abandon(&mut self) {
+        for index in self.all_links() {
+            let Some(key) = self.links.key_at(index) else { continue };
+            if let Some(fd) = self.links.remove(key).and_then(|mut link| link.fd.take()) {
+                self.net.close(fd);
+            }
+        }
+    }
+}

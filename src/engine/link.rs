@@ -1,0 +1,199 @@
+//! One socket: its transport, its role, its buffers and its timers.
+
+use super::buffer::{Kept, Queue};
+use super::timers::{Tick, TimerId};
+use crate::host::Interest;
+use crate::limits::Limits;
+use crate::net::Peer;
+use crate::role::Role;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum State {
+    /// In use.
+    Open,
+    /// What is queued goes out, then our half ends and the link lingers.
+    Finishing,
+    /// Our half has ended; what the peer still sends is read and dropped, until its end or the limit (RFC 9112, section 9.6).
+    Lingering,
+    /// Over: to be taken from the host and closed at the next `prepare`.
+    Ended,
+}
+
+pub(crate) struct Link {
+    /// `None` only while a release hands the descriptor over.
+    pub(crate) fd: Option<OwnedFd>,
+    /// The conn that is going on, by its place; `NO_CONN` between requests.
+    pub(crate) conn: u32,
+    pub(crate) limits: Rc<Limits>,
+    pub(crate) role: Role,
+    pub(crate) queue: Option<Box<Queue>>,
+    /// Bytes that were read and not used yet.
+    pub(crate) kept: Option<Box<Kept>>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) active: Tick,
+    pub(crate) phase_timer: TimerId,
+    pub(crate) stall_timer: TimerId,
+    /// Seconds from the context's start to the link's.
+    pub(crate) created: u32,
+    /// The site that it lives by, by its place; `NO_CONN` for none.
+    pub(crate) site: u32,
+    peer: CompactPeer,
+    pub(crate) state: State,
+    /// What the host was told; nothing when the descriptor is not registered.
+    pub(crate) told: Interest,
+    pub(crate) flags: Flags,
+}
+
+/// What is true of a link besides its state.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Flags {
+    /// The link stands in the list of changes.
+    pub(crate) dirty: bool,
+    /// It stands in the list of links with output to write.
+    pub(crate) to_flush: bool,
+    /// It stands in the list of links with input to go on with.
+    pub(crate) to_resume: bool,
+    /// The user reads no more for now.
+    pub(crate) paused: bool,
+    /// It was paused once, and is read in smaller pieces since.
+    pub(crate) small_reads: bool,
+    /// `kept` holds input that could be handled without reading more.
+    pub(crate) backlog: bool,
+    /// The peer has ended its half.
+    pub(crate) end_received: bool,
+    /// Writing failed: output is over, input is read to its end.
+    pub(crate) write_failed: bool,
+    /// Our half was shut down, or is to be once the queue is empty.
+    pub(crate) finished: bool,
+    /// A timer looks at `active`.
+    pub(crate) timed: bool,
+    /// The descriptor goes back to the application once the host has been told.
+    pub(crate) releasing: bool,
+    /// Closing is to be a reset.
+    pub(crate) reset: bool,
+}
+
+pub(crate) const NO_CONN: u32 = u32::MAX;
+
+impl Link {
+    pub(crate) fn new(fd: OwnedFd, role: Role, peer: Option<&Peer>, limits: Rc<Limits>) -> Self {
+        Self {
+            fd: Some(fd),
+            conn: NO_CONN,
+            limits,
+            role,
+            queue: None,
+            kept: None,
+            received: 0,
+            sent: 0,
+            active: Tick::default(),
+            phase_timer: TimerId::NONE,
+            stall_timer: TimerId::NONE,
+            created: 0,
+            site: NO_CONN,
+            peer: peer.map_or(CompactPeer::NONE, CompactPeer::new),
+            state: State::Open,
+            told: Interest::NONE,
+            flags: Flags::default(),
+        }
+    }
+
+    /// What the host has to watch: the one place where it is decided.
+    pub(crate) fn wants(&self) -> Interest {
+        let read = match self.state {
+            _ if self.flags.releasing => return Interest::NONE,
+            State::Ended => return Interest::NONE,
+            State::Lingering => !self.flags.end_received,
+            State::Open | State::Finishing => {
+                !self.flags.end_received && !self.flags.paused && !self.flags.backlog && self.role.wants_read()
+            }
+        };
+        let write = !self.flags.write_failed && (self.queued() > 0 || self.role.wants_write());
+        match (read, write) {
+            (true, true) => Interest::BOTH,
+            (true, false) => Interest::READ,
+            (false, true) => Interest::WRITE,
+            (false, false) => Interest::NONE,
+        }
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        !self.told.is_none()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    /// Whether nothing more can be sent.
+    pub(crate) fn output_over(&self) -> bool {
+        self.flags.finished || self.flags.write_failed || self.state != State::Open
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer.address()
+    }
+}
+
+/// An address and port in 24 bytes, since there is one per link.
+#[derive(Clone, Copy)]
+struct CompactPeer {
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    family: Family,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Family {
+    None,
+    V4,
+    V6,
+}
+
+impl CompactPeer {
+    const NONE: Self = Self { ip: [0; 16], scope: 0, port: 0, family: Family::None };
+
+    fn new(peer: &Peer) -> Self {
+        match peer {
+            Peer::Unix(_) => Self::NONE,
+            Peer::Inet(SocketAddr::V4(address)) => Self {
+                ip: address.ip().to_ipv6_mapped().octets(),
+                scope: 0,
+                port: address.port(),
+                family: Family::V4,
+            },
+            Peer::Inet(SocketAddr::V6(address)) => {
+                Self { ip: address.ip().octets(), scope: address.scope_id(), port: address.port(), family: Family::V6 }
+            }
+        }
+    }
+
+    fn address(self) -> Option<SocketAddr> {
+        let ip = Ipv6Addr::from(self.ip);
+        match self.family {
+            Family::None => None,
+            Family::V4 => Some(SocketAddr::new(IpAddr::V6(ip).to_canonical(), self.port)),
+            Family::V6 => Some(SocketAddrV6::new(ip, self.port, 0, self.scope).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compact_peer_gives_back_what_it_was_given() {
+        for address in ["127.0.0.1:80", "[::1]:443", "[fe80::1%3]:9", "[::ffff:1.2.3.4]:5"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(CompactPeer::new(&Peer::Inet(address)).address(), Some(address));
+        }
+        assert_eq!(CompactPeer::new(&Peer::Unix(None)).address(), None);
+    }
+}

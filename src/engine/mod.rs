@@ -1,0 +1,848 @@
+//! The engine: links, conns and their timers, what is queued for them, and the list of what the host has to be told. It
+//! calls neither handlers nor the host.
+
+pub(crate) mod buffer;
+pub(crate) mod changes;
+pub(crate) mod conn;
+mod ending;
+pub(crate) mod link;
+pub(crate) mod store;
+pub(crate) mod timers;
+
+use crate::env::Env;
+use crate::handler::{CloseReason, Closed, Flow, Notice};
+use crate::host::Wait;
+use crate::limits::Limits;
+use crate::net::{self, Net, Peer};
+use crate::role::Role;
+use crate::site::Policy;
+use buffer::{Kept, Pool};
+use conn::{Conn, NO_LINK, NO_PROTOCOL};
+use link::{Link, NO_CONN, State};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use store::{Key, Store};
+pub(crate) use ending::waits_for;
+use timers::{Tick, Timer, TimerId, Timers};
+
+/// What one call reads at the most, and the size of the receive buffer.
+pub(crate) const RECEIVE: usize = 512 * 1024;
+/// What is read at once from a link that has paused before.
+pub(crate) const SMALL_RECEIVE: usize = 64 * 1024;
+/// How many messages one call delivers for one link.
+pub(crate) const MESSAGES: u32 = 1024;
+/// How many links one call serves or writes.
+const LINKS_PER_CALL: u32 = 256;
+/// How much one call writes for links other than the one it was made for.
+const BYTES_PER_CALL: usize = 4 * 1024 * 1024;
+/// Small output of the link being served is gathered up to here.
+const GATHER: usize = 64 * 1024;
+/// From this size on a payload is written straight from where it lies.
+const DIRECT: usize = 16 * 1024;
+/// How long accepting waits for descriptors to come free before it tries again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
+
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// A site as the engine knows it.
+pub(crate) struct SiteFacts {
+    pub(crate) policy: Policy,
+    pub(crate) protocols: Vec<Key>,
+    /// Links that live by it.
+    pub(crate) links: usize,
+    /// No new links; it ends with the last one.
+    pub(crate) removed: bool,
+}
+
+/// A protocol as the engine knows it.
+pub(crate) struct ProtocolFacts {
+    pub(crate) name: String,
+    /// The conns that are bound to it, by their places.
+    pub(crate) members: Vec<u32>,
+}
+
+/// How much a call may still do.
+pub(crate) struct Budget {
+    links: u32,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self { links: LINKS_PER_CALL, bytes: BYTES_PER_CALL }
+    }
+
+    /// Takes one link's share; false when nothing is left.
+    pub(crate) fn take(&mut self) -> bool {
+        if self.links == 0 || self.bytes == 0 {
+            return false;
+        }
+        self.links -= 1;
+        true
+    }
+}
+
+/// What reading a link gave.
+pub(crate) enum Filled {
+    /// So many bytes stand at the front of the buffer, what was kept first.
+    Bytes(usize),
+    Nothing,
+    End,
+    Failed(io::Error),
+}
+
+pub(crate) struct Core {
+    pub(crate) net: Net,
+    pub(crate) env: Box<dyn Env>,
+    pub(crate) start: std::time::Instant,
+    /// The time of this turn, once it was asked for.
+    turn_time: Option<Tick>,
+    pub(crate) links: Store<Link>,
+    pub(crate) conns: Store<Conn>,
+    pub(crate) sites: Store<SiteFacts>,
+    pub(crate) protocols: Store<ProtocolFacts>,
+    pub(crate) timers: Timers,
+    pub(crate) pool: Pool,
+    /// The link of each descriptor number, from its `add` until it is closed.
+    pub(crate) fds: Vec<u32>,
+    /// Links of which the host may have to be told something.
+    pub(crate) changes: Vec<u32>,
+    /// The link whose output is gathered in `out`.
+    pub(crate) current: u32,
+    pub(crate) out: Vec<u8>,
+    /// Something happened to the link being served that its frame loop has to look at.
+    pub(crate) interrupted: bool,
+    /// One of the lists below has an entry.
+    pub(crate) work: bool,
+    pub(crate) to_flush: VecDeque<Key>,
+    pub(crate) to_resume: VecDeque<Key>,
+    pub(crate) ended: VecDeque<(Key, Closed)>,
+    pub(crate) notices: VecDeque<(Key, Notice)>,
+    /// Listeners whose accepting is paused.
+    paused_listeners: Vec<Key>,
+    accept_timer: TimerId,
+    /// Sites without links that were removed: their protocols are to hear that they ended.
+    pub(crate) ended_sites: Vec<Key>,
+    pub(crate) max_links: usize,
+    pub(crate) max_handshakes: usize,
+    /// Connections whose first request is not complete.
+    pub(crate) handshakes: usize,
+    pub(crate) leaving: bool,
+    pub(crate) date_cache: crate::http::DateCache,
+}
+
+impl Core {
+    pub(crate) fn new(net: Net, mut env: Box<dyn Env>, max_links: usize, max_handshakes: usize) -> Self {
+        Self {
+            net,
+            start: env.now(),
+            env,
+            turn_time: None,
+            links: Store::new(),
+            conns: Store::new(),
+            sites: Store::new(),
+            protocols: Store::new(),
+            timers: Timers::new(),
+            pool: Pool::default(),
+            fds: Vec::new(),
+            changes: Vec::new(),
+            current: NOBODY,
+            out: Vec::new(),
+            interrupted: false,
+            work: false,
+            to_flush: VecDeque::new(),
+            to_resume: VecDeque::new(),
+            ended: VecDeque::new(),
+            notices: VecDeque::new(),
+            paused_listeners: Vec::new(),
+            accept_timer: TimerId::NONE,
+            ended_sites: Vec::new(),
+            max_links,
+            max_handshakes,
+            handshakes: 0,
+            leaving: false,
+            date_cache: crate::http::DateCache::new(),
+        }
+    }
+
+    // Time.
+
+    /// The time of this turn. Read once a turn, when first asked for.
+    pub(crate) fn now(&mut self) -> Tick {
+        match self.turn_time {
+            Some(tick) => tick,
+            None => self.read_clock(),
+        }
+    }
+
+    /// The time, read afresh: what the application times from must not be older than its call.
+    pub(crate) fn read_clock(&mut self) -> Tick {
+        let tick = Tick::at(self.start, self.env.now());
+        self.turn_time = Some(tick);
+        tick
+    }
+
+    pub(crate) fn turn_ended(&mut self) {
+        self.turn_time = None;
+    }
+
+    /// When the context needs to run, given that `busy` says whether the context itself has work.
+    pub(crate) fn wait(&mut self, busy: bool) -> Wait {
+        if busy || self.has_work() {
+            return Wait::NOW;
+        }
+        let Some(deadline) = self.timers.next().and_then(|tick| tick.instant(self.start)) else {
+            return Wait::FOREVER;
+        };
+        let simulated_now = self.env.is_simulated().then(|| self.env.now());
+        Wait::until(deadline, simulated_now)
+    }
+
+    /// Whether a list waits for a service call, or for `prepare`.
+    pub(crate) fn has_work(&self) -> bool {
+        self.work
+            && !(self.to_flush.is_empty()
+                && self.to_resume.is_empty()
+                && self.ended.is_empty()
+                && self.notices.is_empty()
+                && self.ended_sites.is_empty())
+    }
+
+    // Links and conns.
+
+    pub(crate) fn add_link(&mut self, mut link: Link) -> u32 {
+        link.created = (self.now().since(Tick::default()).as_secs()) as u32;
+        let key = self.links.insert(link);
+        self.mark(key.index);
+        key.index
+    }
+
+    pub(crate) fn link(&mut self, index: u32) -> &mut Link {
+        self.links.at_mut(index).expect("a link outlives whatever holds its place")
+    }
+
+    pub(crate) fn add_conn(&mut self, link: u32) -> Key {
+        let key = self.conns.insert(Conn::new(link));
+        self.link(link).conn = key.index;
+        key
+    }
+
+    /// A conn that has not ended.
+    pub(crate) fn live(&mut self, key: Key) -> Option<&mut Conn> {
+        self.conns.get_mut(key).filter(|conn| !conn.ended)
+    }
+
+    /// Notes that the host may have to be told something of a link.
+    #[inline]
+    pub(crate) fn mark(&mut self, index: u32) {
+        let link = self.link(index);
+        if !link.flags.dirty && (link.wants() != link.told || link.state == State::Ended || link.flags.releasing) {
+            link.flags.dirty = true;
+            self.changes.push(index);
+        }
+    }
+
+    pub(crate) fn bind(&mut self, conn: Key, protocol: Key) {
+        let Some(facts) = self.protocols.get_mut(protocol) else { return };
+        let member = facts.members.len() as u32;
+        facts.members.push(conn.index);
+        if let Some(conn) = self.conns.get_mut(conn) {
+            (conn.protocol, conn.member) = (protocol.index, member);
+        }
+    }
+
+    fn unbind(&mut self, conn: Key) {
+        let Some(conn) = self.conns.get_mut(conn) else { return };
+        let (protocol, member) = (std::mem::replace(&mut conn.protocol, NO_PROTOCOL), conn.member);
+        let Some(facts) = self.protocols.at_mut(protocol) else { return };
+        facts.members.swap_remove(member as usize);
+        if let Some(&moved) = facts.members.get(member as usize) {
+            self.conns.at_mut(moved).expect("members are conns").member = member;
+        }
+    }
+
+    /// Decides that a conn has ended; its handler hears `closed` next. The link is not touched.
+    pub(crate) fn end_conn(&mut self, index: u32, reason: CloseReason, unsent: usize) {
+        let Some((key, _)) = self.conns.at(index) else { return };
+        let conn = self.conns.at_mut(index).expect("just found");
+        if conn.ended {
+            return;
+        }
+        conn.ended = true;
+        conn.writable_wanted = false;
+        let cold = conn.cold.take().unwrap_or_default();
+        let link = std::mem::replace(&mut conn.link, NO_LINK);
+        let mut timer = std::mem::replace(&mut conn.timer, TimerId::NONE);
+        self.timers.cancel(&mut timer);
+        if let Some(link) = self.links.at_mut(link) {
+            if link.conn == index {
+                link.conn = NO_CONN;
+            }
+        }
+        let unsent = unsent + cold.lost;
+        self.unbind(key);
+        if let Some(parent) = cold.parent {
+            let child = Notice::ChildClosed(crate::context::ConnId(key));
+            self.notice(parent, child);
+        }
+        let reason = cold.reason.unwrap_or(reason);
+        self.ended.push_back((key, Closed { reason, unsent }));
+        self.work = true;
+    }
+
+    /// Ends a link: nothing is read or written any more, its conn hears `closed` with `reason` unless another stands already, and
+    /// `prepare` takes it from the host and closes it.
+    pub(crate) fn end(&mut self, index: u32, reason: CloseReason) {
+        let link = self.link(index);
+        if link.state == State::Ended {
+            return;
+        }
+        link.state = State::Ended;
+        let conn = link.conn;
+        let (mut phase, mut stall) = (link.phase_timer, link.stall_timer);
+        (link.phase_timer, link.stall_timer) = (TimerId::NONE, TimerId::NONE);
+        let kept = link.kept.take();
+        let queue = link.queue.take();
+        let mut unsent = queue.as_ref().map_or(0, |queue| queue.len());
+        if let Some(kept) = kept {
+            self.pool.give(kept.bytes);
+        }
+        if let Some(queue) = queue {
+            self.pool.give_queue(queue);
+        }
+        if self.current == index {
+            unsent += self.out.len();
+            self.out.clear();
+            self.interrupted = true;
+        }
+        self.timers.cancel(&mut phase);
+        self.timers.cancel(&mut stall);
+        self.left_handshake(index);
+        if conn != NO_CONN {
+            self.end_conn(conn, reason, unsent);
+        }
+        self.mark(index);
+    }
+
+    /// Ends a link with a reset, what is queued is dropped.
+    pub(crate) fn abort(&mut self, index: u32, reason: CloseReason) {
+        self.link(index).flags.reset = true;
+        self.end(index, reason);
+    }
+
+    /// The connection's first request is complete, or never will be.
+    pub(crate) fn left_handshake(&mut self, index: u32) {
+        if let Role::Http(server) = &mut self.link(index).role {
+            if std::mem::take(&mut server.first) {
+                self.handshakes -= 1;
+                self.accept_again();
+            }
+        }
+    }
+
+    pub(crate) fn notice(&mut self, conn: Key, notice: Notice) {
+        self.notices.push_back((conn, notice));
+        self.work = true;
+    }
+
+    // Timers of links.
+
+    /// Sets the timer of the phase that the link is in.
+    pub(crate) fn arm_phase(&mut self, index: u32, delay: Duration) {
+        let at = self.now().after(delay);
+        self.arm_phase_at(index, at);
+    }
+
+    pub(crate) fn arm_phase_at(&mut self, index: u32, at: Tick) {
+        self.cancel_phase(index);
+        if let Some(key) = self.links.key_at(index) {
+            self.link(index).phase_timer = self.timers.arm(at, Timer::Phase(key));
+        }
+    }
+
+    pub(crate) fn cancel_phase(&mut self, index: u32) {
+        let mut timer = std::mem::replace(&mut self.link(index).phase_timer, TimerId::NONE);
+        self.timers.cancel(&mut timer);
+    }
+
+    /// The stall timer has run out: how a link stands whose queue has not moved.
+    pub(crate) fn stalled(&mut self, index: u32) -> bool {
+        let now = self.now();
+        let link = self.link(index);
+        link.stall_timer = TimerId::NONE;
+        let Some(queue) = &link.queue else { return false };
+        let due = queue.moved.after(link.limits.write_stall);
+        if due > now {
+            self.arm_stall(index, due);
+            return false;
+        }
+        true
+    }
+
+    fn arm_stall(&mut self, index: u32, at: Tick) {
+        if let Some(key) = self.links.key_at(index) {
+            if self.link(index).stall_timer.is_none() {
+                self.link(index).stall_timer = self.timers.arm(at, Timer::Stall(key));
+            }
+        }
+    }
+
+    // Input.
+
+    /// Reads a link once, behind what it has kept.
+    #[inline]
+    pub(crate) fn fill(&mut self, index: u32, buffer: &mut Vec<u8>) -> Filled {
+        let link = self.links.at_mut(index).expect("the link being served is there");
+        let mut start = 0;
+        if let Some(kept) = link.kept.take() {
+            start = kept.len();
+            if buffer.len() < start + SMALL_RECEIVE {
+                buffer.resize(start + RECEIVE, 0);
+            }
+            buffer[..start].copy_from_slice(kept.rest());
+            self.pool.give(kept.bytes);
+        }
+        let end = if link.flags.small_reads { start + SMALL_RECEIVE } else { buffer.len() };
+        let Some(fd) = &link.fd else { return Filled::Nothing };
+        match self.net.read(fd.as_fd(), &mut buffer[start..end]) {
+            Ok(0) => {
+                link.flags.end_received = true;
+                self.keep(index, &buffer[..start]);
+                Filled::End
+            }
+            Ok(read) => {
+                link.received += read as u64;
+                if link.flags.timed {
+                    let now = self.now();
+                    self.link(index).active = now;
+                }
+                Filled::Bytes(start + read)
+            }
+            Err(error) => {
+                self.keep(index, &buffer[..start]);
+                if net::would_block(&error) { Filled::Nothing } else { Filled::Failed(error) }
+            }
+        }
+    }
+
+    /// Keeps input for later.
+    #[inline]
+    pub(crate) fn keep(&mut self, index: u32, rest: &[u8]) {
+        if !rest.is_empty() {
+            let mut bytes = self.pool.take();
+            bytes.extend_from_slice(rest);
+            self.link(index).kept = Some(Box::new(Kept { bytes, start: 0 }));
+        }
+    }
+
+    /// Has the input that a link keeps handled by the next service call.
+    pub(crate) fn resume_later(&mut self, index: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let link = self.link(index);
+        if !link.flags.to_resume {
+            link.flags.to_resume = true;
+            self.to_resume.push_back(key);
+            self.work = true;
+        }
+    }
+
+    // Output.
+
+    /// Queues bytes on a link, or writes them: `head` and `payload` follow each other.
+    #[inline]
+    pub(crate) fn push(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {
+        if index == self.current {
+            let link = self.links.at_mut(index).expect("the link being served is there");
+            if link.queue.is_none() && payload.len() < DIRECT && self.out.len() + payload.len() < GATHER {
+                self.out.extend_from_slice(head);
+                self.out.extend_from_slice(payload);
+                return Flow::Ready;
+            }
+        }
+        self.push_slowly(index, head, payload)
+    }
+
+    fn push_slowly(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {
+        let gathered = if index == self.current { std::mem::take(&mut self.out) } else { Vec::new() };
+        let idle = self.link(index).queue.is_none();
+        if idle && (payload.len() >= DIRECT || !gathered.is_empty()) {
+            self.write_now(index, [&gathered, head, payload]);
+        } else {
+            self.enqueue(index, [&gathered, head, payload]);
+            self.flush_later(index);
+        }
+        if index == self.current {
+            self.out = gathered;
+            self.out.clear();
+        }
+        self.flow(index)
+    }
+
+    /// Queues a frame that other links send too.
+    pub(crate) fn push_shared(&mut self, index: u32, frame: &crate::ws::Shared) -> Flow {
+        if index == self.current {
+            return self.push(index, frame.bytes(), &[]);
+        }
+        let pool = &mut self.pool;
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let queue = link.queue.get_or_insert_with(|| pool.take_queue());
+        queue.push_shared(frame.clone(), 0);
+        self.flush_later(index);
+        self.flow(index)
+    }
+
+    fn flow(&mut self, index: u32) -> Flow {
+        let link = self.link(index);
+        if link.queued() >= link.limits.send_high_water { Flow::Full } else { Flow::Ready }
+    }
+
+    fn enqueue(&mut self, index: u32, parts: [&[u8]; 3]) {
+        let pool = &mut self.pool;
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let queue = link.queue.get_or_insert_with(|| pool.take_queue());
+        for part in parts {
+            queue.push(part, pool);
+        }
+    }
+
+    pub(crate) fn flush_later(&mut self, index: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        let link = self.link(index);
+        if !link.flags.to_flush {
+            link.flags.to_flush = true;
+            self.to_flush.push_back(key);
+            self.work = true;
+        }
+    }
+
+    /// Writes at once, from where the parts lie; what the kernel refuses is queued.
+    fn write_now(&mut self, index: u32, parts: [&[u8]; 3]) {
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let Some(fd) = &link.fd else { return };
+        let result = match parts {
+            [only, [], []] => self.net.write(fd.as_fd(), only),
+            _ => self.net.write_vectored(fd.as_fd(), &parts.map(IoSlice::new)),
+        };
+        let mut written = match result {
+            Ok(written) => written,
+            Err(error) if net::would_block(&error) => 0,
+            Err(error) => return self.write_failed(index, error, parts.iter().map(|part| part.len()).sum()),
+        };
+        link.sent += written as u64;
+        if written < parts.iter().map(|part| part.len()).sum() {
+            let rest = parts.map(|part| {
+                let skip = written.min(part.len());
+                written -= skip;
+                &part[skip..]
+            });
+            self.enqueue(index, rest);
+            self.wait_for_room(index);
+        }
+    }
+
+    /// Writing failed: output is over. Input goes on to its end, since what the peer said before it left is worth hearing.
+    fn write_failed(&mut self, index: u32, error: io::Error, lost: usize) {
+        let link = self.link(index);
+        link.flags.write_failed = true;
+        let queue = link.queue.take();
+        let lost = lost + queue.as_ref().map_or(0, |queue| queue.len());
+        let nothing_more = link.flags.end_received || link.flags.paused || link.flags.backlog || link.state != State::Open;
+        let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
+        let conn = link.conn;
+        self.timers.cancel(&mut stall);
+        if let Some(queue) = queue {
+            self.pool.give_queue(queue);
+        }
+        if let Some(conn) = self.conns.at_mut(conn) {
+            conn.cold().lost += lost;
+            conn.set_reason(CloseReason::Io(error));
+        }
+        self.interrupted |= self.current == index;
+        if nothing_more {
+            self.end(index, CloseReason::Closed);
+        } else {
+            self.mark(index);
+        }
+    }
+
+    fn wait_for_room(&mut self, index: u32) {
+        let now = self.now();
+        let link = self.link(index);
+        if let Some(queue) = &mut link.queue {
+            queue.moved = now;
+        }
+        let due = now.after(link.limits.write_stall);
+        self.arm_stall(index, due);
+        self.mark(index);
+    }
+
+    /// Writes what a link has queued, as far as the kernel takes it.
+    pub(crate) fn flush(&mut self, index: u32, budget: &mut Budget) {
+        loop {
+            let link = self.links.at_mut(index).expect("the caller found it");
+            let (Some(queue), Some(fd)) = (&mut link.queue, &link.fd) else { return };
+            let mut pieces = buffer::no_pieces();
+            let count = queue.pieces(&mut pieces);
+            let pieces = &pieces[..count];
+            let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+            let result = match pieces {
+                [only] => self.net.write(fd.as_fd(), only),
+                _ => self.net.write_vectored(fd.as_fd(), pieces),
+            };
+            match result {
+                Ok(written) => {
+                    link.sent += written as u64;
+                    queue.written(written, &mut self.pool);
+                    budget.bytes = budget.bytes.saturating_sub(written);
+                    if queue.len() == 0 {
+                        return self.drained(index);
+                    }
+                    if written < offered {
+                        break;
+                    }
+                    if budget.bytes == 0 {
+                        self.flush_later(index);
+                        break;
+                    }
+                }
+                Err(error) if net::would_block(&error) => {
+                    self.mark(index);
+                    if self.link(index).stall_timer.is_none() {
+                        self.wait_for_room(index);
+                    }
+                    return;
+                }
+                Err(error) => return self.write_failed(index, error, 0),
+            }
+        }
+        self.wait_for_room(index);
+        self.offer_room(index);
+    }
+
+    /// A queue is empty.
+    fn drained(&mut self, index: u32) {
+        let link = self.link(index);
+        let queue = link.queue.take();
+        let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
+        self.timers.cancel(&mut stall);
+        if let Some(queue) = queue {
+            self.pool.give_queue(queue);
+        }
+        self.offer_room(index);
+        self.output_done(index);
+        self.mark(index);
+    }
+
+    /// Tells a conn that waits for room when there is some.
+    pub(crate) fn offer_room(&mut self, index: u32) {
+        self.pump_file(index);
+        self.answer_waiting_ping(index);
+        let link = self.link(index);
+        let roomy = link.queued() <= link.limits.send_high_water / 2;
+        let conn = link.conn;
+        let Some(key) = self.conns.key_at(conn) else { return };
+        if let Some(conn) = self.conns.at_mut(conn).filter(|conn| roomy && conn.writable_wanted) {
+            conn.writable_wanted = false;
+            self.notice(key, Notice::Writable);
+        }
+    }
+
+    /// Everything that was queued has gone out: whatever waited for that goes on.
+    pub(crate) fn output_done(&mut self, index: u32) {
+        let link = self.link(index);
+        if link.queued() > 0 || (self.current == index && !self.out.is_empty()) {
+            return;
+        }
+        let link = self.links.at_mut(index).expect("just used");
+        let Some(fd) = &link.fd else { return };
+        match link.state {
+            State::Finishing => {
+                self.net.shutdown_write(fd.as_fd());
+                link.state = State::Lingering;
+                if link.flags.end_received {
+                    self.end(index, CloseReason::Closed);
+                } else {
+                    let limit = link.limits.closing;
+                    self.arm_phase(index, limit);
+                    self.mark(index);
+                }
+            }
+            State::Open if link.flags.finished => {
+                self.net.shutdown_write(fd.as_fd());
+                if link.flags.end_received {
+                    self.end(index, CloseReason::Closed);
+                }
+            }
+            // An HTTP exchange that waited for the socket may be over now.
+            State::Open if matches!(link.role, Role::Http(_)) => self.resume_later(index),
+            State::Open | State::Lingering | State::Ended => {}
+        }
+    }
+
+    /// Lets what is queued go out, ends our half, and reads and drops what still comes, all within the limit for closing.
+    pub(crate) fn finish_and_linger(&mut self, index: u32) {
+        let link = self.link(index);
+        if matches!(link.state, State::Open) {
+            link.state = State::Finishing;
+            link.flags.paused = false;
+            link.flags.backlog = false;
+            link.kept = None;
+            let limit = link.limits.closing;
+            self.interrupted |= self.current == index;
+            self.arm_phase(index, limit);
+            if self.link(index).flags.write_failed {
+                return self.end(index, CloseReason::Closed);
+            }
+            self.output_done(index);
+            if self.link(index).state != State::Ended {
+                self.mark(index);
+            }
+        }
+    }
+
+    /// Writes what was gathered for the link being served, which is served no more.
+    #[inline]
+    pub(crate) fn release_current(&mut self) {
+        let index = std::mem::replace(&mut self.current, NOBODY);
+        if !self.out.is_empty() {
+            let out = std::mem::take(&mut self.out);
+            self.write_now(index, [&out, &[], &[]]);
+            self.out = out;
+            self.out.clear();
+        }
+        if index != NOBODY {
+            let link = self.links.at_mut(index).expect("the link being served is there");
+            if link.state == State::Finishing || link.flags.finished {
+                self.output_done(index);
+            }
+            self.mark(index);
+        }
+    }
+
+    /// Gathers the output of a link from here to `release_current`.
+    #[inline]
+    pub(crate) fn make_current(&mut self, index: u32) {
+        debug_assert!(self.current == NOBODY && self.out.is_empty());
+        self.current = index;
+        self.interrupted = false;
+    }
+
+    /// Writes the queues that wait, until nothing is left to write or of the budget.
+    pub(crate) fn flush_waiting(&mut self, budget: &mut Budget) {
+        while !self.to_flush.is_empty() && budget.take() {
+            let Some(key) = self.to_flush.pop_front() else { return };
+            if let Some(link) = self.links.get_mut(key) {
+                link.flags.to_flush = false;
+                if link.state != State::Ended {
+                    self.flush(key.index, budget);
+                }
+            }
+        }
+    }
+
+    // Accepting.
+
+    /// Accepts one connection of a listener, if accepting is possible now.
+    pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
+        if self.links.len() >= self.max_links || self.handshakes >= self.max_handshakes {
+            self.pause_accepting(index);
+            return None;
+        }
+        let link = self.links.at_mut(index)?;
+        let fd = link.fd.as_ref()?;
+        match self.net.accept(fd.as_fd()) {
+            Ok((socket, peer)) => {
+                let Role::Listener(listener) = &link.role else { return None };
+                let options = listener.options;
+                self.net.set_nodelay(socket.as_fd());
+                let set = options.keepalive.map_or(Ok(()), |keep| self.net.set_keepalive(socket.as_fd(), Some(keep)));
+                let set = set.and_then(|()| {
+                    self.net.set_buffer_sizes(socket.as_fd(), options.send_buffer, options.receive_buffer)
+                });
+                if let Err(error) = set {
+                    log::warn!(target: "lodger::net", "socket option of an accepted connection refused: {error}");
+                }
+                link.received += 1;
+                Some((socket, peer))
+            }
+            Err(error) => {
+                if net::out_of_resources(&error) {
+                    log::warn!(target: "lodger::net", "accepting pauses: {error}");
+                    self.pause_accepting(index);
+                } else if !net::would_block(&error) {
+                    log::warn!(target: "lodger::net", "accepting failed: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    fn pause_accepting(&mut self, index: u32) {
+        let Some(key) = self.links.key_at(index) else { return };
+        if let Role::Listener(listener) = &mut self.link(index).role {
+            if !std::mem::replace(&mut listener.paused, true) {
+                self.paused_listeners.push(key);
+            }
+        }
+        if self.accept_timer.is_none() {
+            let at = self.now().after(ACCEPT_AGAIN);
+            self.accept_timer = self.timers.arm(at, Timer::Accept);
+        }
+        self.mark(index);
+    }
+
+    /// Accepting goes on: something came free.
+    pub(crate) fn accept_again(&mut self) {
+        if self.paused_listeners.is_empty() {
+            return;
+        }
+        let mut timer = std::mem::replace(&mut self.accept_timer, TimerId::NONE);
+        self.timers.cancel(&mut timer);
+        for key in std::mem::take(&mut self.paused_listeners) {
+            if let Some(link) = self.links.get_mut(key) {
+                if let Role::Listener(listener) = &mut link.role {
+                    listener.paused = false;
+                }
+                self.mark(key.index);
+            }
+        }
+    }
+
+    pub(crate) fn accept_timer_expired(&mut self) {
+        self.accept_timer = TimerId::NONE;
+        self.accept_again();
+    }
+
+    // Sites.
+
+    pub(crate) fn join_site(&mut self, link: u32, site: Key) {
+        if let Some(facts) = self.sites.get_mut(site) {
+            facts.links += 1;
+            self.link(link).site = site.index;
+        }
+    }
+
+    /// A link is gone, and was perhaps the last of a site that was removed.
+    fn left_site(&mut self, link: &Link) {
+        let Some(site) = self.sites.key_at(link.site) else { return };
+        if let Some(facts) = self.sites.get_mut(site) {
+            facts.links -= 1;
+            self.site_may_end(site);
+        }
+    }
+
+    pub(crate) fn site_may_end(&mut self, site: Key) {
+        if self.sites.get(site).is_some_and(|facts| facts.removed && facts.links == 0) {
+            self.ended_sites.push(site);
+            self.work = true;
+        }
+    }
+
+    /// The limits of a link's site, or its own.
+    pub(crate) fn limits(&mut self, index: u32) -> Rc<Limits> {
+        Rc::clone(&self.link(index).limits)
+    }
+}

@@ -1,0 +1,217 @@
+//! Deadlines: an indexed heap, so that the earliest is known exactly and no wake-up comes before anything is due.
+//!
+//! Nothing on the path of a message touches it: a deadline that activity moves later is left where it is, and put right
+//! when it is reached.
+
+use super::store::Key;
+use std::time::{Duration, Instant};
+
+/// Microseconds since the context began, as deadlines are kept.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Tick(u64);
+
+impl Tick {
+    pub(crate) fn after(self, delay: Duration) -> Self {
+        // Rounded up: a timer never fires early.
+        Self(self.0.saturating_add(u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)))
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// `now`, reckoned from `start`, rounded down.
+    pub(crate) fn at(start: Instant, now: Instant) -> Self {
+        Self(u64::try_from(now.saturating_duration_since(start).as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The instant of this tick; `None` when it lies beyond what the system's clock can say.
+    pub(crate) fn instant(self, start: Instant) -> Option<Instant> {
+        start.checked_add(Duration::from_micros(self.0))
+    }
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Timer {
+    /// The phase a link is in has lasted too long, or is to be looked at again.
+    Phase(Key),
+    /// A link's queued output has not moved.
+    Stall(Key),
+    /// A conn's own timer.
+    User(Key),
+    /// A task of `Io::after`.
+    Task(Key),
+    /// Accepting, paused for want of descriptors, is to be tried again.
+    Accept,
+    /// The host refused the wake-up descriptor.
+    Wake,
+}
+
+/// Names an armed timer. It stays valid until the timer expires or is cancelled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TimerId(u32);
+
+impl TimerId {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+struct Entry {
+    timer: Timer,
+    /// Where the entry stands in the heap; the next free entry when it is free.
+    place: u32,
+}
+
+pub(crate) struct Timers {
+    /// A heap of four children each, by deadline.
+    heap: Vec<(Tick, u32)>,
+    entries: Vec<Entry>,
+    free: u32,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Self {
+        Self { heap: Vec::new(), entries: Vec::new(), free: u32::MAX }
+    }
+
+    /// The earliest deadline.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<Tick> {
+        self.heap.first().map(|&(tick, _)| tick)
+    }
+
+    pub(crate) fn arm(&mut self, at: Tick, timer: Timer) -> TimerId {
+        let place = self.heap.len() as u32;
+        let id = if self.free == u32::MAX {
+            self.entries.push(Entry { timer, place });
+            self.entries.len() as u32 - 1
+        } else {
+            let id = self.free;
+            self.free = self.entries[id as usize].place;
+            self.entries[id as usize] = Entry { timer, place };
+            id
+        };
+        self.heap.push((at, id));
+        self.rise(place as usize);
+        TimerId(id)
+    }
+
+    /// Forgets the timer and leaves `NONE` in its place.
+    pub(crate) fn cancel(&mut self, id: &mut TimerId) {
+        if !id.is_none() {
+            let place = self.entries[id.0 as usize].place as usize;
+            self.take(place);
+            *id = TimerId::NONE;
+        }
+    }
+
+    /// Takes out one timer that is due at `now`, the earliest first.
+    pub(crate) fn expire(&mut self, now: Tick) -> Option<Timer> {
+        (self.next()? <= now).then(|| self.take(0))
+    }
+
+    fn take(&mut self, place: usize) -> Timer {
+        let (_, id) = self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            self.entries[self.heap[place].1 as usize].place = place as u32;
+            self.rise(place);
+            self.sink(place);
+        }
+        let entry = &mut self.entries[id as usize];
+        entry.place = self.free;
+        self.free = id;
+        entry.timer
+    }
+
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 {
+            let parent = (place - 1) / 4;
+            if self.heap[parent].0 <= self.heap[place].0 {
+                break;
+            }
+            self.swap(parent, place);
+            place = parent;
+        }
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = place * 4 + 1..(place * 4 + 5).min(self.heap.len());
+            let Some(least) = children.min_by_key(|&child| self.heap[child].0) else { return };
+            if self.heap[place].0 <= self.heap[least].0 {
+                return;
+            }
+            self.swap(place, least);
+            place = least;
+        }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        for place in [a, b] {
+            self.entries[self.heap[place].1 as usize].place = place as u32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timer(n: u32) -> Timer {
+        Timer::User(Key { index: n, generation: 1 })
+    }
+
+    #[test]
+    fn timers_expire_in_order_and_not_before_their_time() {
+        let mut timers = Timers::new();
+        for n in [50, 10, 30, 20, 40] {
+            timers.arm(Tick(n.into()), timer(n));
+        }
+        assert_eq!(timers.next(), Some(Tick(10)));
+        assert_eq!(timers.expire(Tick(9)), None);
+        let due: Vec<_> = std::iter::from_fn(|| timers.expire(Tick(30))).collect();
+        assert_eq!(due, [timer(10), timer(20), timer(30)]);
+        assert_eq!(timers.next(), Some(Tick(40)));
+    }
+
+    #[test]
+    fn cancelling_in_any_order_keeps_the_rest_in_order() {
+        let mut state = 7u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        let mut timers = Timers::new();
+        let mut armed: Vec<(u64, TimerId)> = Vec::new();
+        for step in 0..5_000 {
+            if random(3) == 0 && !armed.is_empty() {
+                let (_, mut id) = armed.swap_remove(random(armed.len() as u64) as usize);
+                timers.cancel(&mut id);
+                assert!(id.is_none());
+            } else {
+                let at = random(1000);
+                armed.push((at, timers.arm(Tick(at), timer(step))));
+            }
+            assert_eq!(timers.next().map(|tick| tick.0), armed.iter().map(|(at, _)| *at).min());
+        }
+        armed.sort_by_key(|(at, _)| *at);
+        for (at, _) in armed {
+            assert_eq!(timers.next(), Some(Tick(at)));
+            assert!(timers.expire(Tick(at)).is_some());
+        }
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn delays_round_up_and_readings_round_down() {
+        let start = crate::env::system_now();
+        assert_eq!(Tick::at(start, start + Duration::from_nanos(1999)), Tick(1));
+        assert_eq!(Tick(1).after(Duration::from_nanos(1)), Tick(2));
+        assert_eq!(Tick(1).after(Duration::MAX), Tick(u64::MAX));
+    }
+}

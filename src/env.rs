@@ -1,0 +1,75 @@
+//! What lodger asks of the system besides sockets: the time and randomness, both replaceable.
+//!
+//! ```
+//! use lodger::{Context, Env, SystemEnv};
+//! use std::time::{Instant, SystemTime};
+//!
+//! /// The system's clock, and the same "random" bytes in every run.
+//! struct Repeatable;
+//!
+//! impl Env for Repeatable {
+//!     fn now(&mut self) -> Instant {
+//!         SystemEnv.now()
+//!     }
+//!     fn date(&mut self) -> SystemTime {
+//!         SystemEnv.date()
+//!     }
+//!     fn random(&mut self, bytes: &mut [u8]) {
+//!         bytes.fill(4);
+//!     }
+//! }
+//!
+//! let context: Context = Context::builder().env(Repeatable).build();
+//! # drop(context);
+//! ```
+
+use std::time::{Instant, SystemTime};
+
+/// The clocks and the source of randomness of a context.
+pub trait Env {
+    /// The monotonic time. Asked for at most once a turn, after the sleep, and only when a deadline exists or a timer is
+    /// set.
+    fn now(&mut self) -> Instant;
+
+    /// The wall clock, for the `Date` field (RFC 9110, section 6.6.1).
+    fn date(&mut self) -> SystemTime;
+
+    /// Fills `bytes` from a source that a peer cannot predict: masking keys come from here (RFC 6455, section 10.3).
+    fn random(&mut self, bytes: &mut [u8]);
+
+    /// Whether [`now`](Self::now) is not the system's monotonic clock, so that waiting must be reckoned by it.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+}
+
+/// The system's clocks and its random source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEnv;
+
+impl Env for SystemEnv {
+    fn now(&mut self) -> Instant {
+        system_now()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "Env is where time comes from")]
+    fn date(&mut self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            match rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty()) {
+                Ok(filled) => bytes = &mut bytes[filled..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => panic!("the system has no source of randomness: {error}"),
+            }
+        }
+    }
+}
+
+/// The system's monotonic clock.
+#[allow(clippy::disallowed_methods, reason = "Env is where time comes from")]
+pub(crate) fn system_now() -> Instant {
+    Instant::now()
+}

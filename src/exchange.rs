@@ -1,0 +1,415 @@
+//! Requests and their handlers: where HTTP on a link meets the protocols of its site.
+
+use crate::context::{ConnId, Context, Next};
+use crate::engine::link::State;
+use crate::engine::store::Key;
+use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
+use crate::http::{Fields, Request, Response, StatusCode};
+use crate::http1::body::{BodyError, Decoder, Step};
+use crate::http1::encode::Asked;
+use crate::http1::head::{self, Head};
+use crate::http1::role::{Output, Phase};
+use crate::net::Peer;
+use crate::role::Role;
+use crate::ws;
+use crate::ws::handshake::{self, AcceptKey};
+use crate::ws::role::WebSocket;
+use std::mem::MaybeUninit;
+
+/// So many fields of a head are read on the stack; a site that allows more costs an allocation for each of those heads.
+const FIELDS: usize = 100;
+
+/// What an upgrade needs besides its request.
+struct Upgrade<'a> {
+    key: AcceptKey,
+    /// The name of the protocol that was chosen, if the client offers it.
+    subprotocol: Option<&'a str>,
+}
+
+impl<D> Context<D> {
+    /// Takes one step of HTTP with the input of a link.
+    pub(crate) fn handle_http(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
+        let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
+        match server.phase {
+            Phase::Head => self.read_head(index, input, data),
+            Phase::Deciding => (0, Next::Stop),
+            Phase::Exchange => {
+                let received = server.received;
+                if server.response == Output::Complete && self.io.core.exchange_may_end(index) {
+                    (0, Next::Again)
+                } else if received {
+                    (0, Next::Stop)
+                } else {
+                    self.read_content(index, input, data)
+                }
+            }
+        }
+    }
+
+    fn read_head(&mut self, index: u32, input: &[u8], data: &mut D) -> (usize, Next) {
+        if input.is_empty() {
+            return (0, Next::More);
+        }
+        let core = &mut self.io.core;
+        let limits = core.limits(index);
+        let Some(server) = core.server(index) else { return (0, Next::Again) };
+        match head::find_end(input, &mut server.seen, limits.head) {
+            Ok(Some(end)) => {
+                self.parse_head(index, &input[..end], limits.fields, data);
+                (end, Next::Again)
+            }
+            Ok(None) => {
+                // The first request has its time from the moment of accepting.
+                if !server.first && !std::mem::replace(&mut server.in_head, true) {
+                    core.arm_phase(index, limits.head_time);
+                }
+                (0, Next::More)
+            }
+            Err(error) => {
+                core.refuse(index, error_response(error.status()));
+                (input.len(), Next::Again)
+            }
+        }
+    }
+
+    fn parse_head(&mut self, index: u32, bytes: &[u8], fields: usize, data: &mut D) {
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS];
+        let mut more = Vec::new();
+        let room = if fields <= FIELDS {
+            &mut room[..fields]
+        } else {
+            more.resize_with(fields, MaybeUninit::uninit);
+            &mut more[..]
+        };
+        match head::parse(bytes, room) {
+            Ok(head) => self.request(index, &head, bytes, data),
+            Err(error) => self.io.core.refuse(index, error_response(error.status())),
+        }
+    }
+
+    /// A request's head is there: finds out what becomes of it.
+    fn request(&mut self, index: u32, head: &Head<'_>, bytes: &[u8], data: &mut D) {
+        let core = &mut self.io.core;
+        core.cancel_phase(index);
+        core.left_handshake(index);
+        let limits = core.limits(index);
+        let conn = core.add_conn(index);
+        let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
+        let Some(server) = core.server(index) else { return };
+        server.asked = Asked::by(head);
+        server.phase = Phase::Exchange;
+        server.owes_continue = head.expects_continue;
+        let site = server.site;
+        match Decoder::new(head.framing, &limits) {
+            Ok(content) => server.content = content,
+            Err(error) => return core.refuse(index, error_response(error.status())),
+        }
+        let Some(facts) = core.sites.get(site) else { return core.abort(index, CloseReason::Leaving) };
+        if !facts.policy.answers_to(head.host) {
+            return core.refuse(index, error_response(StatusCode::MISDIRECTED_REQUEST));
+        }
+        let request = Request::new(ConnId(conn), &peer, head);
+        let mut protocol = 0;
+        let mut upgrade = None;
+        if request.is_websocket() {
+            if !facts.policy.lets_in(request.origin(), request.host()) {
+                return self.answer(index, error_response(StatusCode::FORBIDDEN));
+            }
+            let key = match handshake::check(request.method(), 1, request.fields()) {
+                Ok(key) => key,
+                Err(error) => return self.answer(index, handshake_refusal(error)),
+            };
+            let named = |name: &&str| self.protocol_named(site, name);
+            let subprotocol = request.subprotocols().find(|name| named(name).is_some());
+            protocol = subprotocol.and_then(|name| self.protocol_named(site, name)).unwrap_or(0);
+            upgrade = Some(Upgrade { key, subprotocol });
+        }
+        if let Some(key) = self.io.core.sites.get(site).and_then(|facts| facts.protocols.get(protocol)).copied() {
+            self.io.core.bind(conn, key);
+        }
+        let chosen = self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.get_mut(protocol));
+        let Some(chosen) = chosen else {
+            return self.answer(index, error_response(StatusCode::NOT_FOUND));
+        };
+        self.running = conn.index;
+        let decision = chosen.accept(&request, data, &mut self.io);
+        self.running = crate::engine::link::NO_CONN;
+        self.carry_out(index, conn, decision, &request, upgrade, bytes, data);
+    }
+
+    /// The place of the protocol that has this name at a site.
+    fn protocol_named(&self, site: Key, name: &str) -> Option<usize> {
+        let facts = self.io.core.sites.get(site)?;
+        facts.protocols.iter().position(|key| {
+            let protocol = self.io.core.protocols.get(*key);
+            protocol.is_some_and(|protocol| protocol.name == name)
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a request and its decision are")]
+    fn carry_out(
+        &mut self,
+        index: u32,
+        conn: Key,
+        decision: Decision<D>,
+        request: &Request<'_>,
+        upgrade: Option<Upgrade<'_>>,
+        bytes: &[u8],
+        data: &mut D,
+    ) {
+        if self.io.core.live(conn).is_none() || self.io.core.link(index).state != State::Open {
+            return;
+        }
+        match (decision, upgrade) {
+            (Decision::WebSocket(accept), Some(upgrade)) => self.upgrade(index, conn, accept, request, &upgrade, data),
+            (Decision::WebSocket(_), None) => {
+                let response = error_response(StatusCode::UPGRADE_REQUIRED).field("Upgrade", "websocket");
+                self.answer(index, response);
+            }
+            (Decision::Http(handler), _) => self.exchange(index, conn, handler, request, data),
+            (Decision::Respond(response), _) => self.answer(index, response),
+            (Decision::Later, _) => {
+                let core = &mut self.io.core;
+                if let Some(server) = core.server(index) {
+                    server.head = bytes.to_owned();
+                    server.phase = Phase::Deciding;
+                }
+                let handshake = core.limits(index).handshake;
+                core.arm_phase(index, handshake);
+            }
+        }
+    }
+
+    /// A decision that was to come later is there.
+    pub(crate) fn decided(&mut self, conn: Key, decision: Decision<D>, data: &mut D) {
+        if !self.io.core.is_deciding(conn) {
+            return;
+        }
+        let Some(index) = self.io.core.live(conn).map(|conn| conn.link) else { return };
+        let core = &mut self.io.core;
+        core.cancel_phase(index);
+        let limits = core.limits(index);
+        let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
+        let Some(server) = core.server(index) else { return };
+        server.phase = Phase::Exchange;
+        let bytes = std::mem::take(&mut server.head);
+        let mut room = Vec::new();
+        room.resize_with(limits.fields, MaybeUninit::uninit);
+        let Ok(head) = head::parse(&bytes, &mut room) else { return };
+        let request = Request::new(ConnId(conn), &peer, &head);
+        let upgrade = if request.is_websocket() {
+            let name = core.conns.get(conn).and_then(|conn| core.protocols.at(conn.protocol)).map(|(_, facts)| &facts.name);
+            let subprotocol = request.subprotocols().find(|offered| name.is_some_and(|name| name == offered));
+            let key = handshake::check(request.method(), 1, request.fields());
+            key.ok().map(|key| Upgrade { key, subprotocol })
+        } else {
+            None
+        };
+        core.make_current(index);
+        self.carry_out(index, conn, decision, &request, upgrade, &bytes, data);
+        self.io.core.release_current();
+        self.io.core.resume_later(index);
+    }
+
+    /// The opening handshake succeeds (RFC 6455, section 4.2.2).
+    fn upgrade(
+        &mut self,
+        index: u32,
+        conn: Key,
+        accept: ws::Accept<D>,
+        request: &Request<'_>,
+        upgrade: &Upgrade<'_>,
+        data: &mut D,
+    ) {
+        let chosen = match &accept.subprotocol {
+            None => upgrade.subprotocol,
+            Some(named) => named.as_deref(),
+        };
+        let offered = chosen.is_none_or(|name| request.subprotocols().any(|offered| offered == name));
+        let mut fields = Fields::new();
+        let sound = accept.fields.iter().all(|(name, value)| fields.push(name, value).is_ok());
+        if !offered || !sound || self.io.core.switch_protocols(index, &upgrade.key, chosen, &fields).is_err() {
+            log::error!(target: "lodger::http", "an upgrade was accepted with a field or a subprotocol that must not be sent");
+            return self.answer(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        self.io.core.link(index).role = Role::WebSocket(WebSocket::new(accept.handler.receive()));
+        self.io.core.begin_websocket_timers(index);
+        *self.handlers.place(conn.index) = Some(AnyHandler::WebSocket(accept.handler));
+        self.with_handler(conn.index, data, |handler, cx| {
+            if let AnyHandler::WebSocket(handler) = handler {
+                handler.opened(cx, request);
+            }
+        });
+    }
+
+    /// The handler has the exchange.
+    fn exchange(
+        &mut self,
+        index: u32,
+        conn: Key,
+        handler: Box<dyn crate::http::Handler<D>>,
+        request: &Request<'_>,
+        data: &mut D,
+    ) {
+        let core = &mut self.io.core;
+        if core.server(index).is_some_and(|server| !server.content.is_complete()) {
+            let stall = core.limits(index).body_stall;
+            let now = core.now();
+            let link = core.link(index);
+            link.active = now;
+            link.flags.timed = true;
+            core.arm_phase(index, stall);
+        }
+        *self.handlers.place(conn.index) = Some(AnyHandler::Http(handler));
+        self.with_handler(conn.index, data, |handler, cx| {
+            if let AnyHandler::Http(handler) = handler {
+                handler.request(cx, request);
+            }
+        });
+        let core = &mut self.io.core;
+        if core.server(index).is_some_and(|server| server.response == Output::None) {
+            core.send_continue(index);
+        }
+    }
+
+    /// Responds without a handler.
+    fn answer(&mut self, index: u32, response: Response) {
+        if let Err(error) = self.io.core.respond_on(index, response) {
+            log::error!(target: "lodger::http", "a response cannot be sent: {error}");
+            self.io.core.refuse(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+    }
+
+    fn read_content(&mut self, index: u32, input: &[u8], data: &mut D) -> (usize, Next) {
+        let link = self.io.core.link(index);
+        if link.flags.paused {
+            return (0, Next::Stop);
+        }
+        let conn = link.conn;
+        let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
+        // Out of its place while handlers run.
+        let mut content = std::mem::replace(&mut server.content, Decoder::None);
+        let mut used = 0;
+        let next = loop {
+            match content.next(&input[used..]) {
+                Ok((Step::More, took)) => {
+                    used += took;
+                    break Next::More;
+                }
+                Ok((Step::Piece(piece), took)) => {
+                    used += took;
+                    self.content_piece(index, conn, piece, data);
+                }
+                Ok((Step::End(trailers), took)) => {
+                    used += took;
+                    self.content_complete(index, conn, &trailers, data);
+                    break Next::Again;
+                }
+                Err(error) => {
+                    self.content_malformed(index, error);
+                    break Next::Again;
+                }
+            }
+            let link = self.io.core.link(index);
+            if link.state != State::Open {
+                break Next::Again;
+            }
+            if link.flags.paused {
+                break Next::Stop;
+            }
+        };
+        if let Some(server) = self.io.core.server(index) {
+            server.content = content;
+        }
+        (used, next)
+    }
+
+    fn content_piece(&mut self, index: u32, conn: u32, piece: &[u8], data: &mut D) {
+        if self.handlers.get(conn).is_some() {
+            self.with_handler(conn, data, |handler, cx| {
+                if let AnyHandler::Http(handler) = handler {
+                    handler.body(cx, piece);
+                }
+            });
+        } else if let Some(server) = self.io.core.server(index) {
+            server.dropped += piece.len() as u64;
+        }
+    }
+
+    fn content_complete(&mut self, index: u32, conn: u32, trailers: &Fields, data: &mut D) {
+        let core = &mut self.io.core;
+        core.cancel_phase(index);
+        core.link(index).flags.timed = false;
+        if let Some(server) = core.server(index) {
+            server.received = true;
+        }
+        self.with_handler(conn, data, |handler, cx| {
+            if let AnyHandler::Http(handler) = handler {
+                handler.body_complete(cx, trailers);
+            }
+        });
+    }
+
+    fn content_malformed(&mut self, index: u32, error: BodyError) {
+        let reason = match error {
+            BodyError::TooLarge => CloseReason::ContentTooLarge,
+            _ => CloseReason::Content,
+        };
+        self.io.core.set_reason(index, reason);
+        self.io.core.refuse(index, error_response(error.status()));
+    }
+
+    /// The peer has ended its half of an HTTP connection.
+    pub(crate) fn http_input_ended(&mut self, index: u32) {
+        let core = &mut self.io.core;
+        let Some(server) = core.server(index) else { return };
+        match server.phase {
+            // A client that has all its requests out may end its half and still wants the response.
+            Phase::Exchange if server.received => {
+                server.asked.keep_alive = false;
+                core.resume_later(index);
+            }
+            Phase::Head | Phase::Deciding | Phase::Exchange => core.end(index, CloseReason::PeerEnded),
+        }
+    }
+
+    /// The time of a connection's phase is up.
+    pub(crate) fn http_timer(&mut self, index: u32) {
+        let core = &mut self.io.core;
+        let now = core.now();
+        let limits = core.limits(index);
+        let link = core.link(index);
+        let (active, partial) = (link.active, link.kept.is_some());
+        let Some(server) = core.server(index) else { return };
+        match server.phase {
+            Phase::Head if partial => core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT)),
+            Phase::Head => core.end(index, CloseReason::PeerEnded),
+            Phase::Deciding => {
+                server.phase = Phase::Exchange;
+                server.head = Vec::new();
+                core.set_reason(index, CloseReason::TimedOut(Timeout::Handshake));
+                core.refuse(index, error_response(StatusCode::SERVICE_UNAVAILABLE));
+            }
+            Phase::Exchange => {
+                let due = active.after(limits.body_stall);
+                if due > now {
+                    return core.arm_phase_at(index, due);
+                }
+                core.set_reason(index, CloseReason::TimedOut(Timeout::BodyStall));
+                core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT));
+            }
+        }
+    }
+}
+
+/// A short page that says what went wrong.
+fn error_response(status: StatusCode) -> Response {
+    Response::text(format!("{status}\n")).status(status)
+}
+
+fn handshake_refusal(error: handshake::HandshakeError) -> Response {
+    let status = StatusCode::new(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let response = Response::text(format!("{error}\n")).status(status);
+    let fields = error.fields().iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Connection"));
+    fields.fold(response, |response, (name, value)| response.field(name, value))
+}

@@ -1,0 +1,267 @@
+//! What applications write: protocols, and what all handlers have in common.
+
+use crate::context::{ConnId, Io};
+use crate::http;
+use crate::http::{Request, Response};
+use crate::net::Peer;
+use crate::site::ProtocolId;
+use crate::ws::{self, CloseCode, ProtocolError};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// One protocol of a [`Site`](crate::Site): sees each request that is its own and decides what becomes of it.
+///
+/// A closure `FnMut(&Request<'_>, &mut D, &mut Io<D>) -> Decision<D>` is one too.
+///
+/// ```
+/// use lodger::{Decision, Io, Protocol, Request, Response, ws};
+///
+/// struct Chat;
+/// struct Member;
+///
+/// impl ws::Handler<Vec<String>> for Member {
+///     fn message(&mut self, cx: &mut lodger::Cx<'_, Vec<String>>, message: ws::Message<'_>) {
+///         if let ws::Message::Text(line) = message {
+///             cx.data.push(line.to_owned());
+///         }
+///     }
+/// }
+///
+/// impl Protocol<Vec<String>> for Chat {
+///     fn accept(&mut self, request: &Request<'_>, log: &mut Vec<String>, _io: &mut Io<Vec<String>>) -> Decision<Vec<String>> {
+///         if request.is_websocket() {
+///             Decision::websocket(Member)
+///         } else {
+///             Decision::respond(Response::text(log.join("\n")))
+///         }
+///     }
+/// }
+/// ```
+#[doc(alias("lws_protocols", "protocols[]"))]
+pub trait Protocol<D> {
+    /// The site that holds the protocol has begun. Called once, from the service call that follows; `id` names the
+    /// protocol for [`Io::broadcast`] and the like.
+    #[doc(alias = "LWS_CALLBACK_PROTOCOL_INIT")]
+    fn started(&mut self, id: ProtocolId, data: &mut D, io: &mut Io<D>) {
+        let _ = (id, data, io);
+    }
+
+    /// Whether to talk to `peer` at all. Asked of the site's first protocol right after accepting, before a byte is read
+    /// or sent; refusing closes the connection at once.
+    #[doc(alias = "LWS_CALLBACK_FILTER_NETWORK_CONNECTION")]
+    fn filter(&mut self, peer: &Peer, data: &mut D) -> bool {
+        let _ = (peer, data);
+        true
+    }
+
+    /// Decides about a request, with all of its head readable. Origin and Host name have been checked already
+    /// ([`Site::origins`](crate::Site::origins), [`Site::hosts`](crate::Site::hosts)).
+    ///
+    /// For a WebSocket upgrade ([`Request::is_websocket`]) the opening handshake is known to be valid (RFC 6455, section
+    /// 4.2.1), and the protocol was chosen by the subprotocols that the client offers.
+    #[doc(alias(
+        "LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION",
+        "LWS_CALLBACK_FILTER_HTTP_CONNECTION",
+        "LWS_CALLBACK_HTTP_CONFIRM_UPGRADE",
+        "LWS_CALLBACK_HTTP"
+    ))]
+    fn accept(&mut self, request: &Request<'_>, data: &mut D, io: &mut Io<D>) -> Decision<D>;
+
+    /// The site has ended, and with it the last of its connections. Called once.
+    #[doc(alias = "LWS_CALLBACK_PROTOCOL_DESTROY")]
+    fn ended(&mut self, data: &mut D, io: &mut Io<D>) {
+        let _ = (data, io);
+    }
+}
+
+impl<D, F> Protocol<D> for F
+where
+    F: FnMut(&Request<'_>, &mut D, &mut Io<D>) -> Decision<D>,
+{
+    fn accept(&mut self, request: &Request<'_>, data: &mut D, io: &mut Io<D>) -> Decision<D> {
+        self(request, data, io)
+    }
+}
+
+/// What becomes of a request.
+pub enum Decision<D> {
+    /// The opening handshake succeeds, and the handler has the connection. For a request that is no upgrade the answer is
+    /// 426 (RFC 9110, section 15.5.22).
+    WebSocket(ws::Accept<D>),
+    /// The handler has the exchange: it gets the content of the request and makes the response.
+    Http(Box<dyn http::Handler<D>>),
+    /// This is the response. Content that the request may have is read and dropped.
+    Respond(Response),
+    /// [`Io::decide`] will tell, within [`Limits::handshake`](crate::Limits::handshake); after that the answer is 503.
+    Later,
+}
+
+impl<D> Decision<D> {
+    /// The connection becomes a WebSocket with this handler.
+    pub fn websocket(handler: impl ws::Handler<D> + 'static) -> Self {
+        Self::WebSocket(ws::Accept::new(handler))
+    }
+
+    /// The handler answers.
+    pub fn http(handler: impl http::Handler<D> + 'static) -> Self {
+        Self::Http(Box::new(handler))
+    }
+
+    /// This is the answer.
+    pub fn respond(response: Response) -> Self {
+        Self::Respond(response)
+    }
+}
+
+impl<D> fmt::Debug for Decision<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebSocket(_) => "WebSocket",
+            Self::Http(_) => "Http",
+            Self::Respond(_) => "Respond",
+            Self::Later => "Later",
+        })
+    }
+}
+
+/// How a send went. Either way it is queued whole.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Flow {
+    /// Send on.
+    Ready,
+    /// At least [`Limits::send_high_water`](crate::Limits::send_high_water) bytes wait: stop, ask with
+    /// [`Conn::request_writable`](crate::Conn::request_writable), and go on when `writable` comes.
+    Full,
+}
+
+/// How a conn ended: the last thing its handler hears.
+#[doc(alias("LWS_CALLBACK_CLOSED", "LWS_CALLBACK_CLOSED_HTTP", "LWS_CALLBACK_RAW_CLOSE"))]
+#[derive(Debug)]
+pub struct Closed {
+    /// Why.
+    pub reason: CloseReason,
+    /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end.
+    pub unsent: usize,
+}
+
+/// Why a conn ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// An HTTP exchange is complete: the request was received, the response handed over for sending.
+    #[doc(alias = "LWS_CALLBACK_HTTP_FILE_COMPLETION")]
+    Completed,
+    /// The WebSocket closing handshake took place (RFC 6455, section 7.1.4).
+    Handshake {
+        /// Who began it.
+        by: By,
+        /// The code the peer sent; `None` when its Close had none (1005).
+        code: Option<CloseCode>,
+        /// The reason the peer gave.
+        reason: String,
+    },
+    /// We ended it, with `close`, and the peer followed.
+    Closed,
+    /// We ended it, with `abort`.
+    Aborted,
+    /// The peer ended it without a word: end of input, for a WebSocket without a Close (1006).
+    PeerEnded,
+    /// Reading or writing failed: reset by the peer, for one.
+    Io(io::Error),
+    /// The peer broke RFC 6455, and was told with [`ProtocolError::close_code`].
+    Protocol(ProtocolError),
+    /// The peer sent a frame or a message over the limit, and was told with 1009.
+    TooLarge,
+    /// The content of a request broke RFC 9112, or ended early.
+    Content,
+    /// The content of a request is over [`Limits::content`](crate::Limits::content); the answer was 413.
+    ContentTooLarge,
+    /// The handler's file turned out shorter than it was, or could not be read.
+    File(io::Error),
+    /// A limit was reached.
+    TimedOut(Timeout),
+    /// The host refused to watch the descriptor.
+    Host(io::Error),
+    /// The descriptor goes back to the application, with what had been read and not delivered.
+    #[doc(alias = "adopt_socket_readbuf")]
+    Released {
+        /// The descriptor; the host watches it no more.
+        descriptor: OwnedFd,
+        /// Bytes that were read and not delivered.
+        unread: Vec<u8>,
+    },
+    /// The context left its loop ([`Context::leave`](crate::Context::leave)).
+    Leaving,
+}
+
+/// Who did it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum By {
+    /// This side.
+    Us,
+    /// The peer.
+    Peer,
+}
+
+/// Which limit of time was reached; each is a field of [`Limits`](crate::Limits).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Timeout {
+    /// `handshake`: no decision came.
+    Handshake,
+    /// `body_stall`: the content of a request stopped coming.
+    BodyStall,
+    /// `write_stall`: the peer takes nothing.
+    WriteStall,
+    /// `closing`: the peer did not follow our Close, or our end.
+    Closing,
+    /// `pong_wait`: silent after a Ping.
+    PongWait,
+    /// `idle`: no messages; the closing handshake, begun with 1001, was not answered either.
+    Idle,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("exchange complete"),
+            Self::Handshake { by, code, .. } => {
+                let by = if *by == By::Us { "us" } else { "the peer" };
+                match code {
+                    Some(code) => write!(f, "closed by {by}, code {code}"),
+                    None => write!(f, "closed by {by}, no code"),
+                }
+            }
+            Self::Closed => f.write_str("closed by us"),
+            Self::Aborted => f.write_str("aborted by us"),
+            Self::PeerEnded => f.write_str("the peer ended the connection"),
+            Self::Io(error) => write!(f, "reading or writing failed: {error}"),
+            Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
+            Self::TooLarge => f.write_str("message over the limit"),
+            Self::Content => f.write_str("content malformed or cut short"),
+            Self::ContentTooLarge => f.write_str("content over the limit"),
+            Self::File(error) => write!(f, "file cannot be sent: {error}"),
+            Self::TimedOut(which) => write!(f, "timed out: {which:?}"),
+            Self::Host(error) => write!(f, "the host refused the descriptor: {error}"),
+            Self::Released { .. } => f.write_str("released"),
+            Self::Leaving => f.write_str("the context is leaving"),
+        }
+    }
+}
+
+/// A handler of any role, as the store of handlers keeps it.
+pub(crate) enum AnyHandler<D> {
+    WebSocket(Box<dyn ws::Handler<D>>),
+    Http(Box<dyn http::Handler<D>>),
+    Raw(Box<dyn crate::raw::Handler<D>>),
+    Descriptor(Box<dyn crate::fd::Handler<D>>),
+}
+
+/// What every handler hears, whatever its role.
+pub(crate) enum Notice {
+    Event(Box<dyn std::any::Any>),
+    ChildClosed(ConnId),
+    Timer,
+    Writable,
+}

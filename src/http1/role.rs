@@ -1,0 +1,359 @@
+//! HTTP/1 on a link: one exchange after another, each with a response that is written at once, later or in pieces.
+
+use super::body::Decoder;
+use super::encode::{self, Asked, Delimiting};
+use crate::engine::link::State;
+use crate::engine::store::Key;
+use crate::engine::Core;
+use crate::error::SendError;
+use crate::handler::{CloseReason, Flow};
+use crate::http::{Body, Fields, Response, ResponseError};
+use crate::role::Role;
+use crate::ws::handshake::AcceptKey;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// A connection that speaks HTTP/1 with us as the server.
+pub(crate) struct Server {
+    pub(crate) site: Key,
+    /// No request has been complete yet: it counts among those in the handshake.
+    pub(crate) first: bool,
+    pub(crate) phase: Phase,
+    /// How much of the head has been searched for its end.
+    pub(crate) seen: usize,
+    pub(crate) content: Decoder,
+    /// The end of the content has been handed over.
+    pub(crate) received: bool,
+    pub(crate) response: Output,
+    pub(crate) asked: Asked,
+    /// The peer waits for 100 (Continue) before it sends the content.
+    pub(crate) owes_continue: bool,
+    /// The head of a request whose decision is to come.
+    pub(crate) head: Vec<u8>,
+    /// Content that nobody wants any more, read so far.
+    pub(crate) dropped: u64,
+    /// A request has begun to come, and has a time by which its head must be there.
+    pub(crate) in_head: bool,
+    /// The decision has been made, and is about to be carried out.
+    pub(crate) decided: bool,
+    /// There is no request after this one.
+    pub(crate) last: bool,
+    file: Option<Sending>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Between requests, or within a head.
+    Head,
+    /// The application decides.
+    Deciding,
+    /// The head is through: content comes, a response goes.
+    Exchange,
+}
+
+/// How far the response is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Output {
+    /// Not begun.
+    None,
+    /// Its head is out; this much content is to come.
+    Content(Delimiting),
+    Complete,
+}
+
+/// A file on its way out.
+struct Sending {
+    file: File,
+    at: u64,
+    end: u64,
+}
+
+/// How much of a file is read at a time.
+const FILE_PIECE: usize = 64 * 1024;
+/// So much content that nobody wants is read for the sake of the next request; beyond it the connection ends.
+const DROPPED_AT_MOST: u64 = 256 * 1024;
+
+impl Server {
+    pub(crate) fn new(site: Key) -> Self {
+        Self {
+            site,
+            first: true,
+            phase: Phase::Head,
+            seen: 0,
+            content: Decoder::None,
+            received: false,
+            response: Output::None,
+            asked: Asked::unreadable(),
+            owes_continue: false,
+            head: Vec::new(),
+            dropped: 0,
+            in_head: false,
+            decided: false,
+            last: false,
+            file: None,
+        }
+    }
+
+    /// Ready for the next request.
+    fn next_request(&mut self) {
+        self.phase = Phase::Head;
+        self.seen = 0;
+        self.content = Decoder::None;
+        self.received = false;
+        self.response = Output::None;
+        self.owes_continue = false;
+        self.head = Vec::new();
+        self.dropped = 0;
+        self.in_head = false;
+        self.decided = false;
+    }
+}
+
+impl Core {
+    pub(crate) fn server(&mut self, index: u32) -> Option<&mut Server> {
+        match &mut self.link(index).role {
+            Role::Http(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The link of an exchange, if its conn has one.
+    fn exchange(&mut self, conn: Key) -> Result<u32, SendError> {
+        let index = self.conns.get(conn).ok_or(SendError::Gone)?.link;
+        let link = self.links.at_mut(index).ok_or(SendError::Gone)?;
+        if !matches!(link.role, Role::Http(_)) {
+            return Err(SendError::Role);
+        }
+        if link.output_over() {
+            return Err(SendError::Closing);
+        }
+        if link.queued() > link.limits.send_max {
+            return Err(SendError::Overrun);
+        }
+        Ok(index)
+    }
+
+    /// Begins a response, and sends what content it has with it.
+    pub(crate) fn respond(&mut self, conn: Key, response: Response) -> Result<Flow, SendError> {
+        let index = self.exchange(conn)?;
+        let Some(server) = self.server(index) else { return Err(SendError::Role) };
+        if server.response != Output::None {
+            return Err(SendError::Responded);
+        }
+        self.respond_on(index, response).map_err(|_| SendError::Field)
+    }
+
+    /// The same for a link, whether it has a conn or not.
+    pub(crate) fn respond_on(&mut self, index: u32, mut response: Response) -> Result<Flow, ResponseError> {
+        let date = self.env.date();
+        let end_received = self.link(index).flags.end_received;
+        let Some(server) = self.server(index) else { return Ok(Flow::Ready) };
+        // A client that waits for 100 may send its content or not: what comes next could be either.
+        let unclear = server.owes_continue && !server.content.is_complete();
+        if unclear || end_received {
+            response = response.close();
+        }
+        let asked = server.asked;
+        let mut head = self.pool.take();
+        let framed = match encode::head(&mut head, &response, asked, self.date_cache.text(date)) {
+            Ok(framed) => framed,
+            Err(error) => {
+                self.pool.give(head);
+                return Err(error);
+            }
+        };
+        let content: &[u8] = match &response.body {
+            Body::Bytes(bytes) if framed.content != Delimiting::None => bytes,
+            _ => &[],
+        };
+        let flow = self.push(index, &head, content);
+        self.pool.give(head);
+        let Some(server) = self.server(index) else { return Ok(flow) };
+        server.owes_continue = false;
+        server.asked.keep_alive = framed.keep_alive;
+        server.response = match (framed.content, response.body) {
+            (Delimiting::None, _) | (_, Body::Empty | Body::Bytes(_)) => Output::Complete,
+            (delimiting, Body::File { file, length }) => {
+                server.file = Some(Sending { file, at: 0, end: length });
+                Output::Content(delimiting)
+            }
+            (delimiting, Body::Stream { .. }) => Output::Content(delimiting),
+        };
+        self.pump_file(index);
+        self.response_may_be_complete(index);
+        Ok(flow)
+    }
+
+    /// Sends a piece of a response's content.
+    pub(crate) fn send_content(&mut self, conn: Key, piece: &[u8]) -> Result<Flow, SendError> {
+        let index = self.exchange(conn)?;
+        let Some(server) = self.server(index) else { return Err(SendError::Role) };
+        if server.file.is_some() {
+            return Err(SendError::Responded);
+        }
+        let delimiting = match &mut server.response {
+            Output::None => return Err(SendError::NotResponding),
+            // The content of a response to HEAD is not sent, and nobody has to know.
+            Output::Complete if server.asked.head => return Ok(Flow::Ready),
+            Output::Complete => return Err(SendError::Responded),
+            Output::Content(delimiting) => delimiting,
+        };
+        match delimiting {
+            Delimiting::Length(left) => {
+                let Some(rest) = left.checked_sub(piece.len() as u64) else { return Err(SendError::Length) };
+                *left = rest;
+                let flow = self.push(index, &[], piece);
+                if rest == 0 {
+                    if let Some(server) = self.server(index) {
+                        server.response = Output::Complete;
+                    }
+                    self.response_may_be_complete(index);
+                }
+                Ok(flow)
+            }
+            Delimiting::Chunked if piece.is_empty() => Ok(Flow::Ready),
+            Delimiting::Chunked => {
+                let mut header = self.pool.take();
+                encode::chunk_header(&mut header, piece.len());
+                self.push(index, &header, piece);
+                self.pool.give(header);
+                Ok(self.push(index, encode::CHUNK_END, &[]))
+            }
+            Delimiting::None | Delimiting::Close => Ok(self.push(index, &[], piece)),
+        }
+    }
+
+    /// Ends a response whose content was sent in pieces.
+    pub(crate) fn end_content(&mut self, conn: Key) -> Result<Flow, SendError> {
+        let index = self.exchange(conn)?;
+        let Some(server) = self.server(index) else { return Err(SendError::Role) };
+        match server.response {
+            Output::None => return Err(SendError::NotResponding),
+            // A response of announced length ends with its last byte, and one to HEAD with its head.
+            Output::Complete => return Ok(Flow::Ready),
+            Output::Content(_) if server.file.is_some() => return Err(SendError::Responded),
+            Output::Content(Delimiting::Length(left)) if left > 0 => return Err(SendError::Length),
+            Output::Content(delimiting) => {
+                server.response = Output::Complete;
+                if delimiting == Delimiting::Chunked {
+                    let mut end = self.pool.take();
+                    encode::last_chunk(&mut end, &Fields::new());
+                    self.push(index, &end, &[]);
+                    self.pool.give(end);
+                }
+            }
+        }
+        self.response_may_be_complete(index);
+        Ok(Flow::Ready)
+    }
+
+    /// Sends more of a file, as far as the queue has room.
+    pub(crate) fn pump_file(&mut self, index: u32) {
+        loop {
+            let link = self.link(index);
+            let room = link.queued() < link.limits.send_high_water && !link.output_over();
+            let Some(server) = self.server(index).filter(|_| room) else { return };
+            let Some(sending) = &mut server.file else { return };
+            let wanted = (sending.end - sending.at).min(FILE_PIECE as u64) as usize;
+            let mut piece = vec![0; wanted];
+            match sending.file.read_at(&mut piece, sending.at) {
+                Ok(0) if wanted > 0 => {
+                    let short = io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter");
+                    return self.abort(index, CloseReason::File(short));
+                }
+                Ok(read) => {
+                    sending.at += read as u64;
+                    if sending.at == sending.end {
+                        server.file = None;
+                        server.response = Output::Complete;
+                    }
+                    self.push(index, &[], &piece[..read]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.abort(index, CloseReason::File(error)),
+            }
+        }
+    }
+
+    /// The response is out: what waited for that is looked at by the next step of the link.
+    fn response_may_be_complete(&mut self, index: u32) {
+        if self.server(index).is_some_and(|server| server.response == Output::Complete) {
+            self.resume_later(index);
+        }
+    }
+
+    /// Sends 100 (Continue) to a client that waits for it.
+    pub(crate) fn send_continue(&mut self, index: u32) {
+        if let Some(server) = self.server(index) {
+            if std::mem::take(&mut server.owes_continue) {
+                self.push(index, encode::CONTINUE, &[]);
+            }
+        }
+    }
+
+    /// Answers a request that cannot be served, or the next of which cannot be found, and ends the connection.
+    pub(crate) fn refuse(&mut self, index: u32, response: Response) {
+        self.left_handshake(index);
+        if let Some(server) = self.server(index) {
+            let begun = server.response != Output::None;
+            server.asked.keep_alive = false;
+            server.phase = Phase::Exchange;
+            if begun || self.respond_on(index, response.close()).is_err() {
+                return self.abort(index, CloseReason::Content);
+            }
+        }
+        let conn = self.link(index).conn;
+        self.end_conn(conn, CloseReason::Content, 0);
+        self.finish_and_linger(index);
+    }
+
+    /// Ends an exchange whose both halves are complete, and says whether it did.
+    pub(crate) fn exchange_may_end(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        if link.state != State::Open || link.queued() > 0 {
+            return false;
+        }
+        let (conn, end_received) = (link.conn, link.flags.end_received);
+        let Some(server) = self.server(index) else { return false };
+        if server.phase != Phase::Exchange || server.response != Output::Complete {
+            return false;
+        }
+        let content_complete = server.received;
+        if !content_complete && server.dropped <= DROPPED_AT_MOST && server.asked.keep_alive {
+            return false;
+        }
+        let keep_alive = server.asked.keep_alive && content_complete && !end_received && !server.last;
+        server.next_request();
+        let keep_alive = keep_alive && !self.leaving;
+        self.end_conn(conn, CloseReason::Completed, 0);
+        if keep_alive {
+            let limits = self.limits(index);
+            self.arm_phase(index, limits.keep_alive);
+            let link = self.link(index);
+            link.flags.backlog = false;
+            link.flags.paused = false;
+            self.mark(index);
+        } else {
+            self.finish_and_linger(index);
+        }
+        true
+    }
+
+    /// Writes the answer that makes a link a WebSocket.
+    pub(crate) fn switch_protocols(
+        &mut self,
+        index: u32,
+        key: &AcceptKey,
+        subprotocol: Option<&str>,
+        fields: &Fields,
+    ) -> Result<(), ResponseError> {
+        let mut head = self.pool.take();
+        let result = encode::switching(&mut head, key.as_str(), subprotocol, fields);
+        if result.is_ok() {
+            self.push(index, &head, &[]);
+        }
+        self.pool.give(head);
+        result
+    }
+}

@@ -1,0 +1,649 @@
+//! What handlers and hosts do with a context besides serving it.
+
+use crate::conn::Conn;
+use crate::context::{Acceptor, ConnId};
+use crate::engine::Core;
+use crate::engine::link::Link;
+use crate::engine::store::{Key, Store};
+use crate::engine::timers::{Tick, Timer, TimerId};
+use crate::engine::{ProtocolFacts, SiteFacts};
+use crate::error::{AdoptError, AdoptRefused, Gone, ListenError, SendError};
+use crate::handler::{AnyHandler, Decision, Flow, Notice, Protocol};
+use crate::host::Interest;
+use crate::http::Response;
+use crate::http1::role::Server;
+use crate::limits::Limits;
+use crate::net::{self, Listen, Peer};
+use crate::remote::{Inbox, Remote};
+use crate::role::{Listener, Role, SocketOptions};
+use crate::site::{ProtocolId, Site, SiteId};
+use crate::ws::role::WebSocket;
+use crate::ws::{CloseCode, Message, Shared};
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a handler gets with each event: the host's state and lodger's hands, both at once.
+pub struct Cx<'a, D> {
+    /// The host's own state.
+    pub data: &'a mut D,
+    /// Everything that can be done with the context.
+    pub io: &'a mut Io<D>,
+    id: ConnId,
+}
+
+impl<'a, D> Cx<'a, D> {
+    #[inline]
+    pub(crate) fn new(data: &'a mut D, io: &'a mut Io<D>, id: ConnId) -> Self {
+        Self { data, io, id }
+    }
+
+    /// The handler's own conn, by name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The handler's own conn. In `closed` it is gone: whatever is asked of it then answers so.
+    pub fn conn(&mut self) -> Conn<'_, D> {
+        Conn::new(self.io, self.id)
+    }
+
+    /// [`Conn::send`] on its own conn.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
+        self.io.core.send_message(self.id.0, message.into())
+    }
+
+    /// [`Conn::write`] on its own conn.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<Flow, SendError> {
+        self.conn().write(bytes)
+    }
+
+    /// [`Conn::respond`] on its own conn.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn respond(&mut self, response: Response) -> Result<Flow, SendError> {
+        self.conn().respond(response)
+    }
+
+    /// [`Conn::close`] on its own conn.
+    pub fn close(&mut self) {
+        self.conn().close();
+    }
+}
+
+/// lodger's hands: connections, listeners, timers. Nothing here runs a handler: effects come when the running one returns,
+/// or with the next service call; output queued outside service calls is written by the next `prepare`.
+pub struct Io<D = ()> {
+    pub(crate) core: Core,
+    pub(crate) tasks: Store<TaskEntry<D>>,
+    pub(crate) fresh: VecDeque<Fresh<D>>,
+    pub(crate) remote: Option<Remote<D>>,
+    /// The link of the wake-up descriptor.
+    pub(crate) wake_link: Option<u32>,
+    /// Posts from other threads may wait.
+    pub(crate) remote_due: bool,
+    /// A descriptor that its handler has in its hands, and whose link it is.
+    pub(crate) lent: Option<(u32, Rc<OwnedFd>)>,
+}
+
+/// What was made and waits to be put in its place.
+pub(crate) enum Fresh<D> {
+    Handler(Key, AnyHandler<D>),
+    Acceptor(Key, Acceptor<D>),
+    Site(Key, Vec<Box<dyn Protocol<D>>>),
+    Decision(Key, Decision<D>),
+}
+
+pub(crate) struct TaskEntry<D> {
+    pub(crate) run: Box<dyn FnOnce(&mut D, &mut Io<D>)>,
+    timer: TimerId,
+}
+
+/// Names a task of [`Io::after`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct TaskId(Key);
+
+/// Names a listener.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ListenerId(Key);
+
+/// One descriptor of a context, as [`Io::links`] shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LinkInfo<'a> {
+    /// Its number.
+    pub fd: RawFd,
+    /// What is spoken: `listener`, `http`, `websocket`, `raw`, `descriptor` or `wake-up`.
+    pub role: &'static str,
+    /// The name of the protocol that its conn is bound to.
+    #[doc(alias = "lws_get_protocol")]
+    pub protocol: Option<&'a str>,
+    /// The address at the other end; none for Unix sockets, listeners and adopted descriptors.
+    pub peer: Option<std::net::SocketAddr>,
+    /// What the host watches it for.
+    pub interest: Interest,
+    /// Bytes read; for a listener, connections accepted.
+    pub received: u64,
+    /// Bytes the system has taken.
+    pub sent: u64,
+    /// Bytes that wait to be sent.
+    pub queued: usize,
+    /// How long it has been there, in whole seconds.
+    pub age: Duration,
+    /// What it waits for.
+    pub waits_for: &'static str,
+    /// The conversation that goes on, if one does.
+    pub conn: Option<ConnId>,
+}
+
+impl<D> Io<D> {
+    pub(crate) fn new(core: Core) -> Self {
+        Self {
+            core,
+            tasks: Store::new(),
+            fresh: VecDeque::new(),
+            remote: None,
+            wake_link: None,
+            remote_due: false,
+            lent: None,
+        }
+    }
+
+    /// Whether something waits for a service call that the engine does not know of.
+    #[inline]
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.fresh.is_empty() || self.remote_due
+    }
+
+    pub(crate) fn take_back_lent(&mut self) {
+        let Some((index, fd)) = self.lent.take() else { return };
+        if let (Some(link), Some(fd)) = (self.core.links.at_mut(index), Rc::into_inner(fd)) {
+            link.fd = Some(fd);
+        }
+    }
+
+    // Conns.
+
+    /// A conn by its name; `None` once it has ended.
+    #[doc(alias("lws_get_protocol", "wsi"))]
+    pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_, D>> {
+        self.core.live(id.0)?;
+        Some(Conn::new(self, id))
+    }
+
+    /// The conn that goes on at a descriptor of lodger's.
+    #[doc(alias = "lws_get_socket_fd")]
+    pub fn find_fd(&self, fd: RawFd) -> Option<ConnId> {
+        let (_, link) = self.core.links.at(self.core.lookup(fd)?)?;
+        self.core.conns.key_at(link.conn).map(ConnId)
+    }
+
+    /// The conns that are bound to a protocol.
+    pub fn conns_of(&self, protocol: ProtocolId) -> impl Iterator<Item = ConnId> {
+        let members = self.core.protocols.get(protocol.0).map(|facts| facts.members.as_slice()).unwrap_or_default();
+        members.iter().filter_map(|&conn| self.core.conns.key_at(conn).map(ConnId))
+    }
+
+    /// Sends an event of the application's own to the handler of a conn, which gets it after the running handler has
+    /// returned, or with the next service call.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`]: the conn has ended.
+    #[doc(alias = "LWS_CALLBACK_USER")]
+    pub fn notify(&mut self, id: ConnId, event: Box<dyn Any>) -> Result<(), Gone> {
+        self.core.live(id.0).ok_or(Gone)?;
+        self.core.notice(id.0, Notice::Event(event));
+        Ok(())
+    }
+
+    /// Asks for a `writable` event on every conn of a protocol.
+    #[doc(alias = "lws_callback_on_writable_all_protocol")]
+    pub fn request_writable_all(&mut self, protocol: ProtocolId) {
+        let conns: Vec<ConnId> = self.conns_of(protocol).collect();
+        for id in conns {
+            if let Some(mut conn) = self.conn(id) {
+                conn.request_writable();
+            }
+        }
+    }
+
+    /// Stops reading every conn of a protocol ([`Conn::pause`]).
+    #[doc(alias = "lws_rx_flow_allow_all_protocol")]
+    pub fn pause_all(&mut self, protocol: ProtocolId) {
+        let conns: Vec<ConnId> = self.conns_of(protocol).collect();
+        for id in conns {
+            if let Some(mut conn) = self.conn(id) {
+                conn.pause();
+            }
+        }
+    }
+
+    /// Goes on reading every conn of a protocol ([`Conn::resume`]).
+    #[doc(alias = "lws_rx_flow_allow_all_protocol")]
+    pub fn resume_all(&mut self, protocol: ProtocolId) {
+        let conns: Vec<ConnId> = self.conns_of(protocol).collect();
+        for id in conns {
+            if let Some(mut conn) = self.conn(id) {
+                conn.resume();
+            }
+        }
+    }
+
+    /// Decides about a request whose protocol answered [`Decision::Later`].
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`]: the peer went first, or the time was up, or it was decided already.
+    pub fn decide(&mut self, id: ConnId, decision: Decision<D>) -> Result<(), Gone> {
+        if !self.core.is_deciding(id.0) {
+            return Err(Gone);
+        }
+        self.fresh.push_back(Fresh::Decision(id.0, decision));
+        Ok(())
+    }
+
+    // Messages to many.
+
+    /// Encodes a message once, for many conns.
+    pub fn encode<'m>(&self, message: impl Into<Message<'m>>) -> Shared {
+        Shared::new(message.into())
+    }
+
+    /// Sends a frame to every WebSocket conn of a protocol, without copying it. Says how many took it: one that is closing, or
+    /// over its limit of queued bytes ([`Limits::send_max`]), did not. To do otherwise with slow ones, go through
+    /// [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
+    #[doc(alias("libwebsockets_broadcast", "LWS_CALLBACK_BROADCAST"))]
+    pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> usize {
+        let Some(facts) = self.core.protocols.get_mut(protocol.0) else { return 0 };
+        let members = std::mem::take(&mut facts.members);
+        let sent = members
+            .iter()
+            .filter(|&&conn| {
+                let key = self.core.conns.key_at(conn);
+                key.is_some_and(|key| self.core.send_shared(key, frame).is_ok())
+            })
+            .count();
+        if let Some(facts) = self.core.protocols.get_mut(protocol.0) {
+            facts.members = members;
+        }
+        sent
+    }
+
+    // Sites and listeners.
+
+    /// Adds a site. Its protocols hear `started` in the next service call.
+    pub fn add_site(&mut self, site: Site<D>) -> SiteId {
+        let facts = SiteFacts { policy: site.policy, protocols: Vec::new(), links: 0, removed: false };
+        let key = self.core.sites.insert(facts);
+        let (names, protocols): (Vec<String>, Vec<_>) = site.protocols.into_iter().unzip();
+        let protocols_of = &mut self.core.protocols;
+        let keys = names.into_iter().map(|name| protocols_of.insert(ProtocolFacts { name, members: Vec::new() })).collect();
+        if let Some(facts) = self.core.sites.get_mut(key) {
+            facts.protocols = keys;
+        }
+        self.fresh.push_back(Fresh::Site(key, protocols));
+        SiteId(key)
+    }
+
+    /// A protocol of a site, by the name that it has there.
+    pub fn protocol(&self, site: SiteId, name: &str) -> Option<ProtocolId> {
+        let mut keys = self.core.sites.get(site.0)?.protocols.iter().copied();
+        let named = |key: &Key| self.core.protocols.get(*key).is_some_and(|facts| facts.name == name);
+        keys.find(named).map(ProtocolId)
+    }
+
+    /// Removes a site: its listeners close, its WebSockets get a Close with 1001, requests under way are finished. When the
+    /// last of its connections has gone, its protocols hear `ended`.
+    pub fn remove_site(&mut self, site: SiteId) {
+        self.core.remove_site(site.0);
+    }
+
+    /// Listens for connections of a site.
+    ///
+    /// # Errors
+    ///
+    /// See [`ListenError`]. The socket is announced to the host by the next `prepare`; should the host refuse it, that is
+    /// logged and the listener is gone.
+    #[doc(alias = "lws_create_vhost")]
+    pub fn listen(&mut self, listen: Listen, site: SiteId) -> Result<ListenerId, ListenError> {
+        let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
+        let limits = Rc::clone(&facts.policy.limits);
+        let listener = self.open_listener(listen, Some(site.0), limits)?;
+        self.core.join_site(listener.0.index, site.0);
+        Ok(listener)
+    }
+
+    /// Listens for raw connections. `accept` sees each and gives it a handler, or refuses it, which closes it at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`ListenError`].
+    #[doc(alias = "LWS_CALLBACK_RAW_ADOPT")]
+    pub fn listen_raw(
+        &mut self,
+        listen: Listen,
+        limits: Limits,
+        accept: impl FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>> + 'static,
+    ) -> Result<ListenerId, ListenError> {
+        let listener = self.open_listener(listen, None, Rc::new(limits))?;
+        self.fresh.push_back(Fresh::Acceptor(listener.0, Box::new(accept)));
+        Ok(listener)
+    }
+
+    fn open_listener(&mut self, listen: Listen, site: Option<Key>, limits: Rc<Limits>) -> Result<ListenerId, ListenError> {
+        if self.core.leaving {
+            return Err(ListenError::Leaving);
+        }
+        let socket = self.core.net.listen(&listen)?;
+        let options = SocketOptions {
+            keepalive: listen.keepalive,
+            send_buffer: listen.send_buffer,
+            receive_buffer: listen.receive_buffer,
+        };
+        let listener = Listener { site, paused: false, path: listen.path(), options };
+        let link = Link::new(socket, Role::Listener(Box::new(listener)), None, limits);
+        let index = self.core.add_link(link);
+        Ok(ListenerId(self.core.links.key_at(index).expect("just added")))
+    }
+
+    /// Where a listener listens: with the port that the system chose.
+    #[doc(alias = "lws_get_vhost_listen_port")]
+    pub fn local_addr(&self, listener: ListenerId) -> Option<Peer> {
+        let fd = self.core.links.get(listener.0)?.fd.as_ref()?;
+        self.core.net.local_addr(fd.as_fd()).ok()
+    }
+
+    /// Closes a listener. Connections that it has accepted stay.
+    pub fn close_listener(&mut self, listener: ListenerId) {
+        if self.core.links.get(listener.0).is_some() {
+            self.core.end(listener.0.index, crate::CloseReason::Closed);
+        }
+    }
+
+    // Adopting.
+
+    /// Has a descriptor watched beside lodger's own; the application reads and writes it. It is made non-blocking, and is
+    /// closed when the conn ends, unless [`Conn::release`] gives it back.
+    ///
+    /// Readability is watched for as long as it is wanted; writability until the first `writable`, and again after each
+    /// [`Conn::request_writable`].
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is given back: see [`AdoptRefused`].
+    #[doc(alias("lws_adopt_descriptor_vhost", "LWS_CALLBACK_RAW_ADOPT_FILE"))]
+    pub fn adopt(
+        &mut self,
+        descriptor: OwnedFd,
+        interest: Interest,
+        handler: Box<dyn crate::fd::Handler<D>>,
+    ) -> Result<ConnId, AdoptError<OwnedFd>> {
+        if interest.is_none() {
+            return Err(AdoptError { reason: AdoptRefused::NoInterest, descriptor });
+        }
+        let descriptor = self.adoptable(descriptor)?;
+        let link = Link::new(descriptor, Role::Descriptor(interest), None, Rc::default());
+        let index = self.core.add_link(link);
+        let conn = self.core.add_conn(index);
+        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::Descriptor(handler)));
+        Ok(ConnId(conn))
+    }
+
+    /// Adopts a connected stream socket as a raw connection. `read_already` is what was read from it before; the handler
+    /// gets it first.
+    ///
+    /// # Errors
+    ///
+    /// The socket is given back: see [`AdoptRefused`].
+    #[doc(alias("lws_adopt_socket_readbuf", "lws_adopt_socket"))]
+    pub fn adopt_raw(
+        &mut self,
+        socket: OwnedFd,
+        read_already: &[u8],
+        limits: Limits,
+        handler: Box<dyn crate::raw::Handler<D>>,
+    ) -> Result<ConnId, AdoptError<OwnedFd>> {
+        let socket = self.adoptable(socket)?;
+        let peer = self.core.net.peer_addr(socket.as_fd()).ok();
+        let conn = self.open_raw(socket, peer.as_ref(), Rc::new(limits), handler);
+        self.begin_with(conn, read_already);
+        Ok(ConnId(conn))
+    }
+
+    /// Adopts an accepted stream socket for a site, as if one of the site's listeners had accepted it; only
+    /// [`Protocol::filter`] is not asked. `read_already` is what was read from it before.
+    ///
+    /// # Errors
+    ///
+    /// The socket is given back: see [`AdoptRefused`].
+    #[doc(alias("lws_adopt_socket_readbuf", "lws_adopt_socket_vhost_readbuf"))]
+    pub fn adopt_http(&mut self, socket: OwnedFd, read_already: &[u8], site: SiteId) -> Result<(), AdoptError<OwnedFd>> {
+        if self.core.sites.get(site.0).is_none_or(|facts| facts.removed) {
+            return Err(AdoptError { reason: AdoptRefused::NoSite, descriptor: socket });
+        }
+        let socket = self.adoptable(socket)?;
+        let peer = self.core.net.peer_addr(socket.as_fd()).unwrap_or(Peer::Unix(None));
+        let index = self.open_http(socket, &peer, site.0);
+        self.keep_for_later(index, read_already);
+        Ok(())
+    }
+
+    /// Adopts a stream socket on which somebody else has accepted a WebSocket: the response to the opening handshake was
+    /// sent. Frames in `read_already` come first. The handler's `opened` is not called, since there is no request to show.
+    ///
+    /// # Errors
+    ///
+    /// The socket is given back: see [`AdoptRefused`].
+    #[doc(alias = "lws_adopt_socket_readbuf")]
+    pub fn adopt_websocket(
+        &mut self,
+        socket: OwnedFd,
+        read_already: &[u8],
+        limits: Limits,
+        handler: Box<dyn crate::ws::Handler<D>>,
+    ) -> Result<ConnId, AdoptError<OwnedFd>> {
+        let socket = self.adoptable(socket)?;
+        let peer = self.core.net.peer_addr(socket.as_fd()).ok();
+        let role = Role::WebSocket(WebSocket::new(handler.receive()));
+        let index = self.core.add_link(Link::new(socket, role, peer.as_ref(), Rc::new(limits)));
+        let conn = self.core.add_conn(index);
+        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::WebSocket(handler)));
+        self.core.begin_websocket_timers(index);
+        self.begin_with(conn, read_already);
+        Ok(ConnId(conn))
+    }
+
+    fn adoptable(&mut self, descriptor: OwnedFd) -> Result<OwnedFd, AdoptError<OwnedFd>> {
+        let reason = if self.core.leaving {
+            AdoptRefused::Leaving
+        } else if self.core.links.len() >= self.core.max_links {
+            AdoptRefused::Full
+        } else {
+            match self.core.net.adopt(descriptor.as_fd()) {
+                Ok(()) => return Ok(descriptor),
+                Err(error) => AdoptRefused::Nonblocking(error),
+            }
+        };
+        Err(AdoptError { reason, descriptor })
+    }
+
+    fn begin_with(&mut self, conn: Key, read_already: &[u8]) {
+        if let Some(link) = self.core.conns.get(conn).map(|conn| conn.link) {
+            self.keep_for_later(link, read_already);
+        }
+    }
+
+    fn keep_for_later(&mut self, index: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.core.keep(index, bytes);
+            self.core.link(index).flags.backlog = true;
+            self.core.link(index).received = bytes.len() as u64;
+            self.core.resume_later(index);
+        }
+    }
+
+    pub(crate) fn open_raw(
+        &mut self,
+        socket: OwnedFd,
+        peer: Option<&Peer>,
+        limits: Rc<Limits>,
+        handler: Box<dyn crate::raw::Handler<D>>,
+    ) -> Key {
+        let index = self.core.add_link(Link::new(socket, Role::Raw, peer, limits));
+        let conn = self.core.add_conn(index);
+        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::Raw(handler)));
+        conn
+    }
+
+    pub(crate) fn open_http(&mut self, socket: OwnedFd, peer: &Peer, site: Key) -> u32 {
+        let limits = self.core.sites.get(site).map(|facts| Rc::clone(&facts.policy.limits)).unwrap_or_default();
+        let handshake = limits.handshake;
+        let role = Role::Http(Box::new(Server::new(site)));
+        let index = self.core.add_link(Link::new(socket, role, Some(peer), limits));
+        self.core.join_site(index, site);
+        self.core.handshakes += 1;
+        self.core.arm_phase(index, handshake);
+        index
+    }
+
+    // Time.
+
+    /// Runs `task` after `delay`, in a service call. A delay of zero means the next one.
+    #[doc(alias("lws_sul_schedule", "lws_timed_callback_vh_protocol"))]
+    pub fn after(&mut self, delay: Duration, task: impl FnOnce(&mut D, &mut Io<D>) + 'static) -> TaskId {
+        let key = self.tasks.insert(TaskEntry { run: Box::new(task), timer: TimerId::NONE });
+        let at = self.core.read_clock().after(delay);
+        let timer = self.core.timers.arm(at, Timer::Task(key));
+        if let Some(entry) = self.tasks.get_mut(key) {
+            entry.timer = timer;
+        }
+        TaskId(key)
+    }
+
+    /// Cancels a task; false when it has run, or was cancelled.
+    #[doc(alias = "lws_sul_cancel")]
+    pub fn cancel(&mut self, task: TaskId) -> bool {
+        let Some(mut entry) = self.tasks.remove(task.0) else { return false };
+        self.core.timers.cancel(&mut entry.timer);
+        true
+    }
+
+    /// The time, read from the context's [`Env`](crate::Env).
+    pub fn now(&mut self) -> Instant {
+        self.core.env.now()
+    }
+
+    // The context as a whole.
+
+    /// Closes gracefully: listeners close, every WebSocket gets a Close with `code`, idle HTTP connections end, requests under way
+    /// are finished, raw connections are closed. It is done when [`link_count`](Self::link_count) is 0; until then the
+    /// loop goes on as before. Adopted descriptors are closed too.
+    #[doc(alias("lws_context_deprecate", "graceful"))]
+    pub fn shutdown(&mut self, code: CloseCode) {
+        self.core.shutdown(code);
+    }
+
+    /// A handle for other threads. The first makes the wake-up descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left.
+    pub fn remote(&mut self) -> io::Result<Remote<D>> {
+        if let Some(remote) = &self.remote {
+            return Ok(remote.clone());
+        }
+        let (descriptor, signal) = self.core.net.wake_up()?;
+        let remote = Remote(Arc::new(Inbox::new(signal)));
+        let index = self.core.add_link(Link::new(descriptor, Role::WakeUp, None, Rc::default()));
+        self.wake_link = Some(index);
+        self.remote = Some(remote.clone());
+        Ok(remote)
+    }
+
+    /// Whether the host watches the wake-up descriptor: false before the first `prepare` after [`remote`](Self::remote), and
+    /// while the host refuses it.
+    pub fn wakes_up(&self) -> bool {
+        self.wake_link.and_then(|index| self.core.links.at(index)).is_some_and(|(_, link)| link.is_registered())
+    }
+
+    pub(crate) fn close_remote(&mut self) {
+        if let Some(remote) = &self.remote {
+            remote.0.close();
+        }
+    }
+
+    /// How many descriptors there are, the wake-up descriptor not counted.
+    pub fn link_count(&self) -> usize {
+        self.core.links.len() - usize::from(self.wake_link.is_some_and(|index| self.core.links.at(index).is_some()))
+    }
+
+    /// Every descriptor of the context, the wake-up descriptor too.
+    #[doc(alias("lws_json_dump_context", "lws_get_socket_fd"))]
+    pub fn links(&mut self) -> impl Iterator<Item = LinkInfo<'_>> {
+        let now = self.core.read_clock().since(Tick::default());
+        let core = &self.core;
+        let lent = self.lent.as_ref().map(|(index, fd)| (*index, fd.as_raw_fd()));
+        core.links.iter().filter_map(move |(key, link)| {
+            let lent = lent.filter(|(index, _)| *index == key.index).map(|(_, fd)| fd);
+            let fd = link.fd.as_ref().map(AsRawFd::as_raw_fd).or(lent)?;
+            let conn = core.conns.at(link.conn);
+            let protocol = conn.and_then(|(_, conn)| core.protocols.at(conn.protocol));
+            Some(LinkInfo {
+                fd,
+                role: link.role.name(),
+                protocol: protocol.map(|(_, facts)| facts.name.as_str()),
+                peer: link.peer(),
+                interest: link.told,
+                received: link.received,
+                sent: link.sent,
+                queued: link.queued(),
+                age: Duration::from_secs(now.as_secs().saturating_sub(link.created.into())),
+                waits_for: crate::engine::waits_for(link),
+                conn: conn.map(|(key, _)| ConnId(key)),
+            })
+        })
+    }
+
+    /// How many links there may be: what was set with [`Builder::max_links`](crate::Builder::max_links), and what the
+    /// system allows the process (RLIMIT_NOFILE).
+    #[doc(alias = "lws_get_count_threads")]
+    pub fn max_links(&self) -> usize {
+        let system = net::descriptor_limit().and_then(|limit| usize::try_from(limit).ok());
+        self.core.max_links.min(system.unwrap_or(usize::MAX))
+    }
+
+    /// The name that this machine has, as the system knows it.
+    #[doc(alias = "lws_canonical_hostname")]
+    pub fn host_name(&self) -> String {
+        net::host_name()
+    }
+}
+
+impl<D> fmt::Debug for Io<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io").field("links", &self.core.links.len()).finish_non_exhaustive()
+    }
+}
+
+impl<D> fmt::Debug for Cx<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! Every size and every time that bounds what a peer, or a mistake, can make lodger do.
+//!
+//! ```
+//! use lodger::Limits;
+//! use std::time::Duration;
+//!
+//! let limits = Limits { message: 64 * 1024, ping_interval: Some(Duration::from_secs(20)), ..Limits::default() };
+//! assert_eq!(limits.pong_wait, Duration::from_secs(10));
+//! ```
+
+use std::time::Duration;
+
+/// The bounds of a site's connections. A site has its own; adopted and raw ones take those they are given.
+///
+/// Sizes are in bytes. A time of `None` means that there is no such limit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The head of a request: request line and fields (RFC 9112, section 2.1). Beyond it the answer is 431, or 414 when it is
+    /// the target that is too long. Default 16 KiB: twice what browsers and proxies are known to send.
+    pub head: usize,
+    /// Fields in a head, trailer fields too. Beyond it the answer is 431. Default 100.
+    pub fields: usize,
+    /// The content of a request, where the handler does not take it in pieces under its own control. Beyond it the answer
+    /// is 413. Default: no limit, since content is handed over in pieces and not kept.
+    pub content: Option<u64>,
+    /// A WebSocket message, received whole. Beyond it the handler's `too_large` is called and the peer gets Close 1009.
+    /// Default 16 MiB. Messages received in pieces are not bounded by it.
+    pub message: usize,
+    /// The payload that one WebSocket frame may announce, also when received in pieces. Default: no limit of its own.
+    pub frame: Option<u64>,
+    /// From how many queued bytes on `send` answers [`Flow::Full`](crate::Flow::Full), conn by conn. Default 64 KiB.
+    pub send_high_water: usize,
+    /// How many bytes may wait before `send` refuses, conn by conn; one message may go beyond it. Default 1 MiB.
+    pub send_max: usize,
+    /// From accepting a connection, or from the request's head, until a decision on an upgrade has been made and sent.
+    /// Default 10 s.
+    pub handshake: Duration,
+    /// Reading one request head, from its first byte. Default 10 s (slow-header attacks).
+    pub head_time: Duration,
+    /// The content of a request: the longest time without a byte. Default 30 s.
+    pub body_stall: Duration,
+    /// How long an HTTP connection without a request is kept. Default 60 s.
+    pub keep_alive: Duration,
+    /// The closing handshake, and the lingering close of HTTP (RFC 9112, section 9.6). Default 5 s.
+    pub closing: Duration,
+    /// Queued output: the longest time in which the peer takes nothing. Default 30 s.
+    pub write_stall: Duration,
+    /// After how long without anything received a Ping is sent. Default: none.
+    pub ping_interval: Option<Duration>,
+    /// How long after a Ping the peer may stay silent before the connection is dropped. Default 10 s.
+    pub pong_wait: Duration,
+    /// After how long without a message, in either direction, a WebSocket connection is closed with 1001. Pings and
+    /// Pongs are no messages. Default: never.
+    pub idle: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 16 * 1024,
+            fields: 100,
+            content: None,
+            message: 16 * 1024 * 1024,
+            frame: None,
+            send_high_water: 64 * 1024,
+            send_max: 1024 * 1024,
+            handshake: Duration::from_secs(10),
+            head_time: Duration::from_secs(10),
+            body_stall: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(60),
+            closing: Duration::from_secs(5),
+            write_stall: Duration::from_secs(30),
+            ping_interval: None,
+            pong_wait: Duration::from_secs(10),
+            idle: None,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Listening sockets and their options.
+
+use crate::error::ListenError;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What to listen on: an address and port, a Unix socket, or a descriptor that is bound already.
+///
+/// ```
+/// use lodger::Listen;
+/// let any_port = Listen::tcp(([127, 0, 0, 1], 0));
+/// let local = Listen::unix("/run/example.sock").backlog(64);
+/// ```
+#[doc(alias("lws_create_vhost", "bind_socket", "iface"))]
+#[derive(Debug)]
+pub struct Listen {
+    pub(super) place: Place,
+    pub(super) backlog: i32,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) send_buffer: Option<usize>,
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+    Descriptor(OwnedFd),
+}
+
+/// TCP keepalive of a connection (RFC 9293, section 3.8.4): the kernel probes a silent peer.
+#[doc(alias("ka_time", "ka_probes", "ka_interval"))]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Keepalive {
+    /// Silence before the first probe; whole seconds, at least one.
+    pub idle: Duration,
+    /// Time between probes; whole seconds, at least one.
+    pub interval: Duration,
+    /// How many probes may go unanswered.
+    pub probes: u32,
+}
+
+impl Listen {
+    /// On `address`; port 0 lets the system choose ([`Io::local_addr`](crate::Io::local_addr) tells which).
+    pub fn tcp(address: impl Into<SocketAddr>) -> Self {
+        Self::on(Place::Tcp(address.into()))
+    }
+
+    /// On a Unix socket at `path`. A socket left there by a server that is gone is replaced, one that somebody still
+    /// listens on is not ([`ListenError::Bind`]). The path is removed when the listener closes.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::on(Place::Unix(path.into()))
+    }
+
+    /// On a stream socket that is bound already, listening or not: socket activation, or one that was opened with rights
+    /// that have been given up since. Its path, if it has one, is left alone.
+    pub fn descriptor(socket: OwnedFd) -> Self {
+        Self::on(Place::Descriptor(socket))
+    }
+
+    fn on(place: Place) -> Self {
+        Self { place, backlog: 1024, keepalive: None, send_buffer: None, receive_buffer: None }
+    }
+
+    /// How many connections may wait to be accepted; the system bounds it further. Default 1,024.
+    #[must_use]
+    pub fn backlog(mut self, connections: u16) -> Self {
+        self.backlog = connections.into();
+        self
+    }
+
+    /// TCP keepalive for each accepted connection. Default: off.
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = Some(keepalive);
+        self
+    }
+
+    /// The kernel's send buffer of each accepted connection (`SO_SNDBUF`), in bytes. Default: the system's.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
+    /// The kernel's receive buffer of each accepted connection (`SO_RCVBUF`), in bytes. Default: the system's.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// The path to remove when the listener closes.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Unix(path) => Some(path.clone()),
+            Place::Tcp(_) | Place::Descriptor(_) => None,
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn address(&self) -> Option<super::Peer> {
+        match &self.place {
+            Place::Tcp(address) => Some(super::Peer::Inet(*address)),
+            Place::Unix(path) => Some(super::Peer::Unix(Some(path.clone()))),
+            Place::Descriptor(_) => None,
+        }
+    }
+}
+
+pub(super) fn open(listen: &Listen) -> Result<OwnedFd, ListenError> {
+    let option = |name| move |errno: rustix::io::Errno| ListenError::Option(name, errno.into());
+    let socket = match &listen.place {
+        Place::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = stream_socket(family)?;
+            sockopt::set_socket_reuseaddr(&socket, true).map_err(option("SO_REUSEADDR"))?;
+            net::bind(&socket, address).map_err(|errno| ListenError::Bind(errno.into()))?;
+            socket
+        }
+        Place::Unix(path) => {
+            let address = SocketAddrUnix::new(path).map_err(|errno| ListenError::Bind(errno.into()))?;
+            remove_if_stale(path, &address);
+            let socket = stream_socket(AddressFamily::UNIX)?;
+            net::bind(&socket, &address).map_err(|errno| ListenError::Bind(errno.into()))?;
+            socket
+        }
+        Place::Descriptor(socket) => {
+            // A listener must be a descriptor of its own: the caller's may be shared with other processes.
+            let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0).map_err(|errno| ListenError::Socket(errno.into()))?;
+            super::system::adopt(socket.as_fd()).map_err(ListenError::Listen)?;
+            socket
+        }
+    };
+    net::listen(&socket, listen.backlog).map_err(|errno| ListenError::Listen(errno.into()))?;
+    Ok(socket)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn stream_socket(family: AddressFamily) -> Result<OwnedFd, ListenError> {
+    net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+        .map_err(|errno| ListenError::Socket(errno.into()))
+}
+
+#[cfg(target_vendor = "apple")]
+fn stream_socket(family: AddressFamily) -> Result<OwnedFd, ListenError> {
+    let socket = net::socket(family, SocketType::STREAM, None).map_err(|errno| ListenError::Socket(errno.into()))?;
+    super::system::adopt(socket.as_fd()).map_err(ListenError::Socket)?;
+    Ok(socket)
+}
+
+/// Removes a socket that nobody listens on any more. Whatever else is at the path stays, and binding says so.
+fn remove_if_stale(path: &Path, address: &SocketAddrUnix) {
+    use std::os::unix::fs::FileTypeExt;
+    // Connecting to a plain file is refused too, and that is not ours to remove.
+    if !path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+        return;
+    }
+    let Ok(probe) = stream_socket(AddressFamily::UNIX) else { return };
+    if net::connect(&probe, address) == Err(rustix::io::Errno::CONNREFUSED) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+pub(super) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    sockopt::set_socket_keepalive(fd, keepalive.is_some())?;
+    if let Some(Keepalive { idle, interval, probes }) = keepalive {
+        #[cfg(not(any(target_vendor = "apple", target_os = "openbsd")))]
+        sockopt::set_tcp_keepidle(fd, idle)?;
+        #[cfg(not(target_os = "openbsd"))]
+        {
+            sockopt::set_tcp_keepintvl(fd, interval)?;
+            sockopt::set_tcp_keepcnt(fd, probes)?;
+        }
+        let _ = (idle, interval, probes);
+    }
+    Ok(())
+}
+
+pub(super) fn set_buffer_sizes(fd: BorrowedFd<'_>, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+    if let Some(bytes) = send {
+        sockopt::set_socket_send_buffer_size(fd, bytes)?;
+    }
+    if let Some(bytes) = receive {
+        sockopt::set_socket_recv_buffer_size(fd, bytes)?;
+    }
+    Ok(())
+}

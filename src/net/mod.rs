@@ -1,0 +1,246 @@
+//! The system calls, in one place: everything that touches a socket goes through [`Net`], which is the system or the
+//! simulated world.
+
+mod listen;
+mod system;
+
+pub use listen::{Keepalive, Listen};
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One end of a connection, or what a listener is bound to.
+#[doc(alias = "lws_get_peer_addresses")]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Peer {
+    /// An address and a port.
+    Inet(SocketAddr),
+    /// A Unix socket; its path, where it has one. Clients rarely do.
+    Unix(Option<PathBuf>),
+}
+
+impl Peer {
+    /// The address and port; `None` for a Unix socket.
+    pub fn inet(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Inet(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether the peer is on this machine: a loopback address or a Unix socket.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Inet(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+        }
+    }
+}
+
+/// Where system calls go.
+#[derive(Clone)]
+pub(crate) enum Net {
+    System,
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::Network),
+}
+
+impl Net {
+    pub(crate) fn listen(&self, listen: &Listen) -> Result<OwnedFd, crate::ListenError> {
+        match self {
+            Self::System => listen::open(listen),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => {
+                let address = listen.address().ok_or_else(|| crate::ListenError::Bind(io::ErrorKind::Unsupported.into()))?;
+                net.listen(&address).map_err(crate::ListenError::Bind)
+            }
+        }
+    }
+
+    pub(crate) fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
+        match self {
+            Self::System => system::accept(listener),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.accept(listener),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::System => system::read(fd, buffer),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.read(fd, buffer),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::System => system::write(fd, bytes),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.write(fd, bytes),
+        }
+    }
+
+    pub(crate) fn write_vectored(&self, fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::System => system::write_vectored(fd, parts),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.write_vectored(fd, parts),
+        }
+    }
+
+    /// Ends our half of the connection. A peer that is gone already has seen the end.
+    pub(crate) fn shutdown_write(&self, fd: BorrowedFd<'_>) {
+        let _ = match self {
+            Self::System => system::shutdown_write(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.shutdown_write(fd),
+        };
+    }
+
+    /// Makes the close that follows a reset: what the kernel still holds is dropped.
+    pub(crate) fn reset(&self, fd: BorrowedFd<'_>) {
+        match self {
+            Self::System => system::reset(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.reset(fd),
+        }
+    }
+
+    pub(crate) fn close(&self, fd: OwnedFd) {
+        match self {
+            Self::System => drop(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.close(fd),
+        }
+    }
+
+    pub(crate) fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<Peer> {
+        match self {
+            Self::System => system::local_addr(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.local_addr(fd),
+        }
+    }
+
+    pub(crate) fn peer_addr(&self, fd: BorrowedFd<'_>) -> io::Result<Peer> {
+        match self {
+            Self::System => system::peer_addr(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.peer_addr(fd),
+        }
+    }
+
+    /// Makes a descriptor of the caller's non-blocking and close-on-exec.
+    pub(crate) fn adopt(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match self {
+            Self::System => system::adopt(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn set_nodelay(&self, fd: BorrowedFd<'_>) {
+        match self {
+            Self::System => system::set_nodelay(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => {}
+        }
+    }
+
+    pub(crate) fn set_keepalive(&self, fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+        match self {
+            Self::System => listen::set_keepalive(fd, keepalive),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn set_buffer_sizes(&self, fd: BorrowedFd<'_>, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+        match self {
+            Self::System => listen::set_buffer_sizes(fd, send, receive),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// A descriptor that becomes readable when its other end is signalled, and that other end.
+    pub(crate) fn wake_up(&self) -> io::Result<(OwnedFd, Signal)> {
+        match self {
+            Self::System => {
+                let (read, write) = system::wake_pair()?;
+                Ok((read, Signal(Arc::new(SignalEnd::System(write)))))
+            }
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => {
+                let read = net.wake_fd()?;
+                let number = std::os::fd::AsRawFd::as_raw_fd(&read);
+                Ok((read, Signal(Arc::new(SignalEnd::Simulated(net.clone(), number)))))
+            }
+        }
+    }
+
+    pub(crate) fn drain_wake_up(&self, fd: BorrowedFd<'_>) {
+        match self {
+            Self::System => system::drain_wake(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.drain_wake(fd),
+        }
+    }
+}
+
+/// The end of a wake-up descriptor that any thread may use. It stays open as long as anybody holds it.
+#[derive(Clone)]
+pub(crate) struct Signal(Arc<SignalEnd>);
+
+enum SignalEnd {
+    System(OwnedFd),
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::Network, std::os::fd::RawFd),
+}
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        match &*self.0 {
+            SignalEnd::System(fd) => system::raise(fd.as_fd()),
+            #[cfg(feature = "sim")]
+            SignalEnd::Simulated(net, fd) => net.wake(*fd),
+        }
+    }
+}
+
+/// What a failed read or write means.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether accepting failed for want of descriptors or memory, and is worth another try later.
+pub(crate) fn out_of_resources(error: &io::Error) -> bool {
+    system::out_of_resources(error)
+}
+
+/// The name of this machine, as the system knows it.
+pub(crate) fn host_name() -> String {
+    system::host_name()
+}
+
+/// How many descriptors the process may have open (RLIMIT_NOFILE).
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    system::descriptor_limit()
+}

@@ -1,0 +1,130 @@
+//! The system's calls.
+
+use super::Peer;
+use rustix::io::Errno;
+use rustix::net::{self, SocketAddrAny, SocketAddrUnix};
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+#[inline]
+pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(net::recv(fd, buffer, net::RecvFlags::empty())?.0)
+}
+
+#[inline]
+pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(net::send(fd, bytes, net::SendFlags::NOSIGNAL)?)
+}
+
+pub(super) fn write_vectored(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), net::SendFlags::NOSIGNAL)?)
+}
+
+pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
+    loop {
+        match accept_once(listener) {
+            Ok((fd, address)) => return Ok((fd, address.map_or(Peer::Unix(None), peer))),
+            // The peer went between its handshake and our accept: nobody to talk to, look for the next one.
+            Err(Errno::CONNABORTED | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn accept_once(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    net::acceptfrom_with(listener, net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK)
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept_once(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let (fd, address) = net::acceptfrom(listener)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    net::sockopt::set_socket_nosigpipe(&fd, true)?;
+    Ok((fd, address))
+}
+
+pub(super) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(net::shutdown(fd, net::Shutdown::Write)?)
+}
+
+pub(super) fn reset(fd: BorrowedFd<'_>) {
+    // On a socket that has no such option (a Unix socket) closing is as good.
+    let _ = net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO));
+}
+
+pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    Ok(peer(net::getsockname(fd)?))
+}
+
+pub(super) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    Ok(net::getpeername(fd)?.map_or(Peer::Unix(None), peer))
+}
+
+fn peer(address: SocketAddrAny) -> Peer {
+    if let Ok(address) = SocketAddr::try_from(address.clone()) {
+        return Peer::Inet(address);
+    }
+    let path = SocketAddrUnix::try_from(address).ok();
+    Peer::Unix(path.and_then(|path| path.path_bytes().map(|bytes| OsStr::from_bytes(bytes).into())))
+}
+
+pub(super) fn adopt(fd: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(fd, true).or_else(|_| {
+        // Not every kind of descriptor takes the ioctl.
+        let flags = rustix::fs::fcntl_getfl(fd)?;
+        rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)
+    })?;
+    let flags = rustix::io::fcntl_getfd(fd)?;
+    Ok(rustix::io::fcntl_setfd(fd, flags | rustix::io::FdFlags::CLOEXEC)?)
+}
+
+pub(super) fn set_nodelay(fd: BorrowedFd<'_>) {
+    // Unix sockets have no such option, and an unset one costs time, not correctness.
+    let _ = net::sockopt::set_tcp_nodelay(fd, true);
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub(super) fn wake_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let read = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let write = rustix::io::fcntl_dupfd_cloexec(&read, 0)?;
+    Ok((read, write))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+pub(super) fn wake_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe()?;
+    for fd in [&read, &write] {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(fd, true)?;
+    }
+    Ok((read, write))
+}
+
+pub(super) fn raise(fd: BorrowedFd<'_>) {
+    // An eventfd takes eight bytes and adds them up; a pipe that is full is as readable as can be.
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+}
+
+pub(super) fn drain_wake(fd: BorrowedFd<'_>) {
+    let mut bytes = [0; 512];
+    while rustix::io::read(fd, &mut bytes[..]).is_ok_and(|read| read == bytes.len()) {}
+}
+
+pub(super) fn out_of_resources(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+pub(super) fn descriptor_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}

@@ -1,0 +1,62 @@
+//! What is spoken on a link, and what each role says about reading and writing.
+
+use crate::engine::store::Key;
+use crate::host::Interest;
+use std::path::PathBuf;
+
+pub(crate) enum Role {
+    Listener(Box<Listener>),
+    /// The descriptor by which other threads wake the context.
+    WakeUp,
+    /// A descriptor of the application's, which reads and writes it.
+    Descriptor(Interest),
+    Raw,
+    Http(Box<crate::http1::role::Server>),
+    WebSocket(crate::ws::role::WebSocket),
+}
+
+pub(crate) struct Listener {
+    /// `None` for raw connections.
+    pub(crate) site: Option<Key>,
+    /// Accepting waits for descriptors, memory or room.
+    pub(crate) paused: bool,
+    /// To be removed when the listener closes.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) options: SocketOptions,
+}
+
+/// What is set on each accepted socket.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SocketOptions {
+    pub(crate) keepalive: Option<crate::net::Keepalive>,
+    pub(crate) send_buffer: Option<usize>,
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+impl Role {
+    /// Whether reading is wanted while nothing else stands in the way.
+    pub(crate) fn wants_read(&self) -> bool {
+        match self {
+            Self::Listener(listener) => !listener.paused,
+            Self::WakeUp | Self::Raw | Self::Http(_) | Self::WebSocket(_) => true,
+            Self::Descriptor(interest) => interest.is_readable(),
+        }
+    }
+
+    /// Whether the application itself waits for writability.
+    pub(crate) fn wants_write(&self) -> bool {
+        matches!(self, Self::Descriptor(interest) if interest.is_writable())
+    }
+
+    /// For the application's eyes.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Listener(_) => "listener",
+            Self::WakeUp => "wake-up",
+            Self::Descriptor(_) => "descriptor",
+            Self::Raw => "raw",
+            Self::Http(_) => "http",
+            Self::WebSocket(_) => "websocket",
+        }
+    }
+}

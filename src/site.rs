@@ -1,0 +1,198 @@
+//! A site: the protocols that share a port, and who may talk to them.
+
+use crate::engine::store::Key;
+use crate::handler::Protocol;
+use crate::limits::Limits;
+use std::rc::Rc;
+
+/// What a listener offers: one or more protocols, which origins and Host names it answers to, and its limits.
+///
+/// The first protocol gets plain HTTP, and the upgrades that offer no subprotocol or none that the site has; of the
+/// others, each gets the upgrades that offer its name (RFC 6455, section 1.9), in the client's order of preference.
+///
+/// ```
+/// use lodger::{Context, Decision, Limits, Origins, Response, Site, ws};
+///
+/// struct Quiet;
+/// impl<D> ws::Handler<D> for Quiet {}
+///
+/// let mut context: Context = Context::new();
+/// let site = Site::new()
+///     .protocol("", |_: &lodger::Request<'_>, _: &mut (), _: &mut lodger::Io| Decision::respond(Response::text("hello")))
+///     .protocol("quiet", |_: &lodger::Request<'_>, _: &mut (), _: &mut lodger::Io| Decision::websocket(Quiet))
+///     .hosts(["localhost", "example.com"])
+///     .origins(Origins::Same)
+///     .limits(Limits { message: 4096, ..Limits::default() });
+/// let site = context.io().add_site(site);
+/// # let _ = site;
+/// # context.abandon();
+/// ```
+#[doc(alias("vhost", "lws_create_vhost", "lws_context_creation_info"))]
+pub struct Site<D> {
+    pub(crate) protocols: Vec<(String, Box<dyn Protocol<D>>)>,
+    pub(crate) policy: Policy,
+}
+
+/// From which web pages a browser may open a WebSocket to a site (RFC 6455, section 10.2).
+///
+/// Any page may try, also to a port on the user's own machine, and the browser says only where the page came from. A
+/// client that sends no `Origin` is no browser, and is let in.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Origins {
+    /// From pages of this very site: the origin's host and port are those of the Host field. The default.
+    #[default]
+    Same,
+    /// From these, written as browsers do: `https://example.com`, with a port where it is not the scheme's own.
+    List(Vec<String>),
+    /// From everywhere.
+    Any,
+}
+
+/// Names a site of a context.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SiteId(pub(crate) Key);
+
+/// Names a protocol of a site.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ProtocolId(pub(crate) Key);
+
+impl<D> Site<D> {
+    /// A site without protocols; it needs at least one before it can serve.
+    pub fn new() -> Self {
+        let policy = Policy { origins: Origins::Same, hosts: None, limits: Rc::default() };
+        Self { protocols: Vec::new(), policy }
+    }
+
+    /// Adds a protocol. `name` is the subprotocol by which clients ask for it; empty for none.
+    #[doc(alias("lws_protocols", "protocol_name"))]
+    #[must_use]
+    pub fn protocol(mut self, name: &str, protocol: impl Protocol<D> + 'static) -> Self {
+        self.protocols.push((name.to_owned(), Box::new(protocol)));
+        self
+    }
+
+    /// From which pages browsers may open a WebSocket; others get 403. Default: [`Origins::Same`].
+    #[must_use]
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.policy.origins = origins;
+        self
+    }
+
+    /// The Host names that the site answers to, without port; others get 421 (RFC 9110, section 15.5.20). This keeps a page
+    /// whose name was pointed at this machine (DNS rebinding) from passing for the site's own. Default: any name.
+    #[must_use]
+    pub fn hosts<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.policy.hosts = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The limits of the site's connections.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.policy.limits = Rc::new(limits);
+        self
+    }
+}
+
+impl<D> Default for Site<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a site checks before its protocols see a request.
+pub(crate) struct Policy {
+    pub(crate) origins: Origins,
+    pub(crate) hosts: Option<Vec<String>>,
+    pub(crate) limits: Rc<Limits>,
+}
+
+impl Policy {
+    /// Whether the site answers to this Host (RFC 9110, section 7.2). A request of HTTP/1.0 may have none.
+    pub(crate) fn answers_to(&self, host: Option<&str>) -> bool {
+        let Some(names) = &self.hosts else { return true };
+        host.is_some_and(|host| names.iter().any(|name| name.eq_ignore_ascii_case(without_port(host))))
+    }
+
+    /// Whether a page from `origin` may open a WebSocket at `host`.
+    pub(crate) fn lets_in(&self, origin: Option<&str>, host: Option<&str>) -> bool {
+        let Some(origin) = origin else { return true };
+        match &self.origins {
+            Origins::Any => true,
+            Origins::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+            Origins::Same => host.is_some_and(|host| same_authority(origin, host)),
+        }
+    }
+}
+
+/// Whether the authority of `origin` is `host`, whichever of the two leaves out the scheme's own port (RFC 6454, section 4).
+fn same_authority(origin: &str, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let own_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let bare = |authority: &str| authority.strip_suffix(own_port).unwrap_or(authority).to_ascii_lowercase();
+    bare(authority) == bare(host)
+}
+
+/// The name in `host[:port]`; an IPv6 address keeps its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(origins: Origins, hosts: Option<&[&str]>) -> Policy {
+        let hosts = hosts.map(|hosts| hosts.iter().map(|&name| name.to_owned()).collect());
+        Policy { origins, hosts, limits: Rc::default() }
+    }
+
+    #[test]
+    fn a_page_of_the_same_host_and_port_is_let_in_and_no_other() {
+        let policy = policy(Origins::Same, None);
+        for (origin, host, allowed) in [
+            ("http://example.com", "example.com", true),
+            ("http://example.com", "example.com:80", true),
+            ("https://example.com:443", "Example.com", true),
+            ("http://127.0.0.1:7681", "127.0.0.1:7681", true),
+            ("http://[::1]:7681", "[::1]:7681", true),
+            ("http://127.0.0.1:7681", "127.0.0.1:7682", false),
+            ("http://evil.example", "example.com", false),
+            ("http://example.com.evil.example", "example.com", false),
+            ("null", "example.com", false),
+            ("file://", "example.com", false),
+            ("", "example.com", false),
+        ] {
+            assert_eq!(policy.lets_in(Some(origin), Some(host)), allowed, "{origin} at {host}");
+        }
+        assert!(policy.lets_in(None, Some("example.com")));
+        assert!(!policy.lets_in(Some("http://example.com"), None));
+    }
+
+    #[test]
+    fn a_list_of_origins_lets_in_what_it_names() {
+        let policy = policy(Origins::List(vec!["https://app.example".into()]), None);
+        assert!(policy.lets_in(Some("https://app.example"), Some("api.example")));
+        assert!(!policy.lets_in(Some("https://api.example"), Some("api.example")));
+        assert!(!policy.lets_in(Some("http://app.example"), Some("app.example")));
+    }
+
+    #[test]
+    fn a_site_answers_to_its_names_on_any_port() {
+        let policy = policy(Origins::Same, Some(&["localhost", "[::1]", "example.com"]));
+        for host in ["localhost", "localhost:80", "LOCALHOST:8080", "[::1]", "[::1]:9", "example.com:"] {
+            assert!(policy.answers_to(Some(host)), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "", ":80", "::1", "localhost:80x"] {
+            assert!(!policy.answers_to(Some(host)), "{host}");
+        }
+        assert!(!policy.answers_to(None));
+    }
+}

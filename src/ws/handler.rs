@@ -1,0 +1,147 @@
+//! What an application writes for one WebSocket connection.
+
+use super::{CloseFrame, Message, Piece, Receive, TooLarge};
+use crate::context::{ConnId, Cx};
+use crate::handler::Closed;
+use crate::http::Request;
+use std::any::Any;
+
+/// One WebSocket connection: its fields are the session, its methods what happens to it. Each has a default that does
+/// the usual thing.
+///
+/// ```
+/// use lodger::{Cx, ws};
+///
+/// struct Echo;
+///
+/// impl<D> ws::Handler<D> for Echo {
+///     fn message(&mut self, cx: &mut Cx<'_, D>, message: ws::Message<'_>) {
+///         // A peer that does not read what it gets is not read from either.
+///         if cx.send(message) == Ok(lodger::Flow::Full) {
+///             cx.conn().pause();
+///             cx.conn().request_writable();
+///         }
+///     }
+///
+///     fn writable(&mut self, cx: &mut Cx<'_, D>) {
+///         cx.conn().resume();
+///     }
+/// }
+/// ```
+#[doc(alias("lws_callback_function", "LWS_CALLBACK_WS_SERVER_BIND_PROTOCOL"))]
+pub trait Handler<D> {
+    /// Whether messages come whole or in pieces. Asked once, when the connection opens.
+    fn receive(&self) -> Receive {
+        Receive::Whole
+    }
+
+    /// The opening handshake is done. The fields of the request are readable here for the last time.
+    #[doc(alias("LWS_CALLBACK_ESTABLISHED", "LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED", "onopen"))]
+    fn opened(&mut self, cx: &mut Cx<'_, D>, request: &Request<'_>) {
+        let _ = (cx, request);
+    }
+
+    /// A message came, whole ([`Receive::Whole`]).
+    #[doc(alias("LWS_CALLBACK_RECEIVE", "onmessage"))]
+    fn message(&mut self, cx: &mut Cx<'_, D>, message: Message<'_>) {
+        let _ = (cx, message);
+    }
+
+    /// A piece of a message came ([`Receive::Pieces`]).
+    #[doc(alias("lws_remaining_packet_payload", "lws_is_final_fragment", "LWS_CALLBACK_RECEIVE"))]
+    fn piece(&mut self, cx: &mut Cx<'_, D>, piece: Piece<'_>) {
+        let _ = (cx, piece);
+    }
+
+    /// A frame or message is over the limit. Close 1009 is sent after this, and nothing more is received.
+    #[doc(alias = "onframetoolarge")]
+    fn too_large(&mut self, cx: &mut Cx<'_, D>, size: TooLarge) {
+        let _ = (cx, size);
+    }
+
+    /// A Ping came. It is answered without the handler's help.
+    #[doc(alias = "LWS_CALLBACK_RECEIVE_PING")]
+    fn ping(&mut self, cx: &mut Cx<'_, D>, payload: &[u8]) {
+        let _ = (cx, payload);
+    }
+
+    /// A Pong came.
+    #[doc(alias = "LWS_CALLBACK_RECEIVE_PONG")]
+    fn pong(&mut self, cx: &mut Cx<'_, D>, payload: &[u8]) {
+        let _ = (cx, payload);
+    }
+
+    /// The peer began the closing handshake. What is sent here still goes out before our Close, which follows by itself
+    /// with the peer's code; `close_with` chooses another, `abort` drops the connection instead.
+    #[doc(alias = "LWS_CALLBACK_WS_PEER_INITIATED_CLOSE")]
+    fn peer_closed(&mut self, cx: &mut Cx<'_, D>, close: Option<CloseFrame<'_>>) {
+        let _ = (cx, close);
+    }
+
+    /// There is room to send, after [`Conn::request_writable`](crate::Conn::request_writable). May come without being
+    /// asked for.
+    #[doc(alias("LWS_CALLBACK_SERVER_WRITEABLE", "LWS_CALLBACK_CLIENT_WRITEABLE", "ondrain"))]
+    fn writable(&mut self, cx: &mut Cx<'_, D>) {
+        let _ = cx;
+    }
+
+    /// The timer set with [`Conn::set_timer`](crate::Conn::set_timer) is due.
+    #[doc(alias = "LWS_CALLBACK_TIMER")]
+    fn timer(&mut self, cx: &mut Cx<'_, D>) {
+        let _ = cx;
+    }
+
+    /// Somebody in the application sent this handler an event ([`Io::notify`](crate::Io::notify)).
+    #[doc(alias("LWS_CALLBACK_USER", "LWS_CALLBACK_EVENT_WAIT_CANCELLED"))]
+    fn event(&mut self, cx: &mut Cx<'_, D>, event: Box<dyn Any>) {
+        let _ = (cx, event);
+    }
+
+    /// A conn whose parent this is ([`Conn::set_parent`](crate::Conn::set_parent)) has ended.
+    #[doc(alias = "LWS_CALLBACK_CHILD_CLOSING")]
+    fn child_closed(&mut self, cx: &mut Cx<'_, D>, child: ConnId) {
+        let _ = (cx, child);
+    }
+
+    /// The connection is over. This is the last event; the handler is the caller's to drop or to use again.
+    #[doc(alias("LWS_CALLBACK_CLOSED", "LWS_CALLBACK_WSI_DESTROY", "LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL", "onclose"))]
+    fn closed(self: Box<Self>, cx: &mut Cx<'_, D>, closed: Closed) {
+        let _ = (cx, closed);
+    }
+}
+
+/// A WebSocket connection that is to be: its handler, and what the response to the opening handshake says besides.
+pub struct Accept<D> {
+    pub(crate) handler: Box<dyn Handler<D>>,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) subprotocol: Option<Option<String>>,
+}
+
+impl<D> Accept<D> {
+    /// The connection with this handler.
+    pub fn new(handler: impl Handler<D> + 'static) -> Self {
+        Self { handler: Box::new(handler), fields: Vec::new(), subprotocol: None }
+    }
+
+    /// Adds a field to the response: a cookie, for one. What the handshake itself says cannot be added; a field with a
+    /// name or a value that must not be sent turns the answer into 500.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.fields.push((name.into(), value.into()));
+        self
+    }
+
+    /// Names the subprotocol to answer with, which must be among those offered (else the answer is 500); `None` for none.
+    /// Without this call it is the name under which the site holds the protocol, if the client offers it.
+    #[must_use]
+    pub fn subprotocol(mut self, name: Option<&str>) -> Self {
+        self.subprotocol = Some(name.map(str::to_owned));
+        self
+    }
+}
+
+impl<D> From<Accept<D>> for crate::handler::Decision<D> {
+    fn from(accept: Accept<D>) -> Self {
+        Self::WebSocket(accept)
+    }
+}
