@@ -255,7 +255,12 @@ impl Loop {
     }
 
     fn report(&self) -> String {
-        let mut report = format!("at {:?}, {:?}\n", self.clock.elapsed(), self.wait);
+        let until = self.wait.instant().unwrap_or(self.clock.now());
+        let left = until.saturating_duration_since(self.clock.now());
+        let mut report = match self.wait {
+            Wait::FOREVER => format!("at {:?}, without a deadline\n", self.clock.elapsed()),
+            _ => format!("at {:?}, {left:?} before the deadline\n", self.clock.elapsed()),
+        };
         for (fd, interest) in self.host.watched() {
             let (name, ready) = (self.network.serial(fd).unwrap_or_default(), self.network.ready(fd));
             // Writing to a String cannot fail.
