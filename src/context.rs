@@ -89,6 +89,7 @@ pub struct Builder {
     self_wake: bool,
     max_links: usize,
     max_handshakes: usize,
+    max_per_address: Option<usize>,
 }
 
 impl Builder {
@@ -132,10 +133,20 @@ impl Builder {
         self
     }
 
+    /// How many connections one address may have at once, in all listeners together; more are closed right after accepting.
+    /// Default: no limit.
+    #[must_use]
+    pub fn max_per_address(mut self, links: usize) -> Self {
+        self.max_per_address = Some(links);
+        self
+    }
+
     /// The context.
     pub fn build<D>(self) -> Context<D> {
+        let mut core = Core::new(self.net, self.env, self.max_links, self.max_handshakes);
+        core.max_per_address = self.max_per_address;
         Context {
-            io: Io::new(Core::new(self.net, self.env, self.max_links, self.max_handshakes)),
+            io: Io::new(core),
             handlers: Handlers { pages: Vec::new() },
             protocols: Vec::new(),
             acceptors: Vec::new(),
@@ -167,6 +178,7 @@ impl<D> Context<D> {
             self_wake: false,
             max_links: usize::MAX,
             max_handshakes: 1024,
+            max_per_address: None,
         }
     }
 
@@ -530,13 +542,18 @@ impl<D> Context<D> {
         for _ in 0..ACCEPTS {
             let core = &mut self.io.core;
             let Some((socket, peer)) = core.accept(index) else { return };
+            if core.over_address_limit(&peer) {
+                core.net.close(socket);
+                continue;
+            }
             let link = core.link(index);
             let Role::Listener(listener) = &link.role else { return };
             match listener.site {
                 Some(site) => {
                     let first = self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.first_mut());
                     if first.is_some_and(|first| first.filter(&peer, data)) {
-                        self.io.open_http(socket, &peer, site);
+                        let link = self.io.open_http(socket, &peer, site);
+                        self.io.core.count_address(link);
                     } else {
                         self.io.core.net.close(socket);
                     }
@@ -552,7 +569,10 @@ impl<D> Context<D> {
         let acceptor = self.acceptors.iter_mut().find(|(key, _)| Some(*key) == listener);
         match acceptor.and_then(|(_, accept)| accept(peer, data, &mut self.io)) {
             Some(handler) => {
-                self.io.open_raw(socket, Some(peer), limits, handler);
+                let conn = self.io.open_raw(socket, Some(peer), limits, handler);
+                if let Some(link) = self.io.core.conns.get(conn).map(|conn| conn.link) {
+                    self.io.core.count_address(link);
+                }
                 self.install(data);
             }
             None => self.io.core.net.close(socket),

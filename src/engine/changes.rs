@@ -152,6 +152,7 @@ impl Core {
             }
         }
         self.left_site(&link);
+        self.left_address(&link);
         self.accept_again();
     }
 

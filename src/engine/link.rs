@@ -72,6 +72,8 @@ pub(crate) struct Flags {
     pub(crate) finished: bool,
     /// A timer looks at `active`.
     pub(crate) timed: bool,
+    /// It is counted for its peer's address.
+    pub(crate) counted: bool,
     /// The descriptor goes back to the application once the host has been told.
     pub(crate) releasing: bool,
     /// Closing is to be a reset.

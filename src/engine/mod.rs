@@ -19,8 +19,9 @@ use crate::site::Policy;
 use buffer::{Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
 use link::{Link, NO_CONN, State};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -128,6 +129,9 @@ pub(crate) struct Core {
     pub(crate) ended_sites: Vec<Key>,
     pub(crate) max_links: usize,
     pub(crate) max_handshakes: usize,
+    pub(crate) max_per_address: Option<usize>,
+    /// Accepted connections by address, where they are limited.
+    addresses: HashMap<IpAddr, usize>,
     /// Connections whose first request is not complete.
     pub(crate) handshakes: usize,
     pub(crate) leaving: bool,
@@ -162,6 +166,8 @@ impl Core {
             ended_sites: Vec::new(),
             max_links,
             max_handshakes,
+            max_per_address: None,
+            addresses: HashMap::new(),
             handshakes: 0,
             leaving: false,
             date_cache: crate::http::DateCache::new(),
@@ -472,7 +478,10 @@ impl Core {
             self.write_now(index, [&gathered, head, payload]);
         } else {
             self.enqueue(index, [&gathered, head, payload]);
-            self.flush_later(index);
+            // A queue that was there waits for its turn already, or for the socket.
+            if idle {
+                self.flush_later(index);
+            }
         }
         if index == self.current {
             self.out = gathered;
@@ -484,13 +493,17 @@ impl Core {
     /// Queues a frame that other links send too.
     pub(crate) fn push_shared(&mut self, index: u32, frame: &crate::ws::Shared) -> Flow {
         if index == self.current {
-            return self.push(index, frame.bytes(), &[]);
+            let (head, payload) = frame.parts();
+            return self.push(index, head, payload);
         }
         let pool = &mut self.pool;
         let link = self.links.at_mut(index).expect("the caller found it");
+        let idle = link.queue.is_none();
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
         queue.push_shared(frame.clone(), 0);
-        self.flush_later(index);
+        if idle {
+            self.flush_later(index);
+        }
         self.flow(index)
     }
 
@@ -776,6 +789,34 @@ impl Core {
                     log::warn!(target: "lodger::net", "accepting failed: {error}");
                 }
                 None
+            }
+        }
+    }
+
+    /// Whether a peer's address has all the connections that it may have.
+    pub(crate) fn over_address_limit(&self, peer: &Peer) -> bool {
+        let (Some(most), Some(address)) = (self.max_per_address, peer.inet()) else { return false };
+        self.addresses.get(&address.ip()).is_some_and(|&count| count >= most)
+    }
+
+    /// Counts an accepted connection for its address.
+    pub(crate) fn count_address(&mut self, index: u32) {
+        if self.max_per_address.is_some() {
+            let link = self.link(index);
+            if let Some(address) = link.peer() {
+                link.flags.counted = true;
+                *self.addresses.entry(address.ip()).or_default() += 1;
+            }
+        }
+    }
+
+    /// A link is gone.
+    fn left_address(&mut self, link: &Link) {
+        let Some(address) = link.peer().filter(|_| link.flags.counted) else { return };
+        if let Some(count) = self.addresses.get_mut(&address.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&address.ip());
             }
         }
     }

@@ -47,7 +47,7 @@ pub(crate) enum Delimiting {
     None,
     /// Exactly so many bytes.
     Length(u64),
-    /// Each piece by [`chunk`], the end by [`last_chunk`].
+    /// Each piece behind its [`chunk_header`], the end by [`last_chunk`].
     Chunked,
     /// As it is, until the connection closes.
     Close,
@@ -151,15 +151,6 @@ pub(crate) fn switching(
     out.extend_from_slice(extra.lines());
     out.extend_from_slice(b"\r\n");
     Ok(())
-}
-
-/// Appends `piece` as one chunk. An empty one is left out, because it would be the last.
-pub(crate) fn chunk(out: &mut Vec<u8>, piece: &[u8]) {
-    if !piece.is_empty() {
-        chunk_header(out, piece.len());
-        out.extend_from_slice(piece);
-        out.extend_from_slice(CHUNK_END);
-    }
 }
 
 /// Appends what precedes a chunk's data of `length` bytes, which is not 0. [`CHUNK_END`] follows the data.
@@ -387,8 +378,9 @@ mod tests {
             assert!(out.as_slice() == header.as_bytes() || length == usize::MAX, "{length}");
         }
         let mut out = Vec::new();
-        chunk(&mut out, b"hello");
-        chunk(&mut out, b"");
+        chunk_header(&mut out, 5);
+        out.extend_from_slice(b"hello");
+        out.extend_from_slice(CHUNK_END);
         let mut trailers = Fields::new();
         trailers.push("X-A", "b").unwrap();
         trailers.push("Content-Length", "5").unwrap();

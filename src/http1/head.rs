@@ -225,10 +225,11 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Two equal lengths are refused as well: nobody sends them who is not trying something (RFC 9112, section 6.3, item 5).
+    /// Two equal lengths are refused as well: nobody sends them who is not trying something (RFC 9112, section 6.3, item 5). So
+    /// are leading zeros, which some take for octal.
     fn read_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let digits =
-            std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'));
+        let digits = std::str::from_utf8(value).ok().filter(plain);
         let length = digits.and_then(|text| text.parse().ok()).ok_or(HeadError::ContentLength)?;
         match self.length.replace(length) {
             None => Ok(()),
@@ -559,6 +560,8 @@ mod tests {
             ("Content-Length: 5, 5\r\n", ContentLength),
             ("Content-Length: \r\n", ContentLength),
             ("Content-Length: +5\r\n", ContentLength),
+            ("Content-Length: 05\r\n", ContentLength),
+            ("Content-Length: 00\r\n", ContentLength),
             ("Content-Length: 1_0\r\n", ContentLength),
             ("Content-Length: 18446744073709551616\r\n", ContentLength),
             ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", LengthAndCoding),
@@ -623,7 +626,7 @@ mod tests {
         for (lines, expected) in [
             ("", Framing::None),
             ("Content-Length: 0\r\n", Framing::Length(0)),
-            ("Content-Length:\t005 \r\n", Framing::Length(5)),
+            ("Content-Length:\t5 \r\n", Framing::Length(5)),
             ("content-length: 18446744073709551615\r\n", Framing::Length(u64::MAX)),
             ("Transfer-Encoding: chunked \r\n", Framing::Chunked),
             ("TRANSFER-ENCODING:Chunked\r\n", Framing::Chunked),

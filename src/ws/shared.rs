@@ -40,6 +40,11 @@ impl Shared {
         &self.frame[self.payload_at.into()..]
     }
 
+    /// Header and payload.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        self.frame.split_at(self.payload_at.into())
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.frame
     }
