@@ -53,7 +53,8 @@ pub struct Context<D = ()> {
 }
 
 /// Who gets the connections of a raw listener.
-pub(crate) type Acceptor<D> = Box<dyn FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>>>;
+pub(crate) type Acceptor<D> =
+    Box<dyn FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>>>;
 
 /// Handlers by the places of their conns.
 pub(crate) struct Handlers<D> {
@@ -251,6 +252,12 @@ impl<D> Context<D> {
         &mut self.io
     }
 
+    /// How many descriptors there are, the wake-up descriptor not counted: [`Io::link_count`], for loops to look at without
+    /// it being a use of the context.
+    pub fn link_count(&self) -> usize {
+        self.io.link_count()
+    }
+
     /// A handle for other threads. The first makes the wake-up descriptor.
     ///
     /// # Errors
@@ -311,10 +318,10 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         core.current = crate::engine::NOBODY;
         core.out.clear();
-        if let Some(link) = core.conns.at(conn).map(|(_, conn)| conn.link) {
-            if core.links.at(link).is_some() {
-                core.abort(link, CloseReason::Aborted);
-            }
+        if let Some(link) = core.conns.at(conn).map(|(_, conn)| conn.link)
+            && core.links.at(link).is_some()
+        {
+            core.abort(link, CloseReason::Aborted);
         }
     }
 
@@ -431,15 +438,26 @@ impl<D> Context<D> {
         left
     }
 
-    fn handle_websocket(&mut self, index: u32, input: &mut [u8], budget: &mut u32, data: &mut D) -> (usize, Next) {
+    fn handle_websocket(
+        &mut self,
+        index: u32,
+        input: &mut [u8],
+        budget: &mut u32,
+        data: &mut D,
+    ) -> (usize, Next) {
         let link = self.io.core.link(index);
         let conn = link.conn;
         let limits = Rc::clone(&link.limits);
         let Role::WebSocket(websocket) = &mut link.role else { return (input.len(), Next::More) };
+        if !websocket.closing.may_send() {
+            return self.await_close(index, input);
+        }
         // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
         let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
         let settings = websocket.settings(&limits);
-        let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else { return (input.len(), Next::More) };
+        let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else {
+            return (input.len(), Next::More);
+        };
         let Some(key) = self.io.core.conns.key_at(conn) else { return (input.len(), Next::More) };
         self.running = conn;
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
@@ -471,7 +489,8 @@ impl<D> Context<D> {
             if cx.io.core.interrupted {
                 cx.io.core.interrupted = false;
                 let link = cx.io.core.link(index);
-                if link.state != State::Open {
+                let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
+                if link.state != State::Open || closing {
                     break Next::Again;
                 }
                 if link.flags.paused {
@@ -485,6 +504,42 @@ impl<D> Context<D> {
         };
         self.running = NO_CONN;
         if let Role::WebSocket(websocket) = &mut self.io.core.link(index).role {
+            websocket.receiver = receiver;
+        }
+        (used, next)
+    }
+
+    /// Looks for the peer's answer to our Close. What comes before it is nobody's any more.
+    #[cold]
+    fn await_close(&mut self, index: u32, input: &mut [u8]) -> (usize, Next) {
+        let core = &mut self.io.core;
+        let limits = core.limits(index);
+        let Role::WebSocket(websocket) = &mut core.link(index).role else { return (input.len(), Next::More) };
+        let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
+        let settings = websocket.settings(&limits);
+        let mut used = 0;
+        let next = loop {
+            match receiver.next(&mut input[used..], &settings) {
+                Ok((took, Some(ws::Event::Close(close)))) => {
+                    used += took;
+                    let closing = core.closing(index);
+                    core.set_reason(index, ws::role::handshake_reason(closing, close));
+                    core.peer_closed(index, close.map(|close| close.code));
+                    break Next::Again;
+                }
+                Ok((took, Some(_))) => used += took,
+                Ok((took, None)) => {
+                    used += took;
+                    break Next::More;
+                }
+                Err(error) => {
+                    used = input.len();
+                    core.fail_websocket(index, error);
+                    break Next::More;
+                }
+            }
+        };
+        if let Role::WebSocket(websocket) = &mut core.link(index).role {
             websocket.receiver = receiver;
         }
         (used, next)
@@ -531,10 +586,10 @@ impl<D> Context<D> {
             }
             Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => {}
         }
-        if let Some((_, link)) = self.io.core.links.at(index) {
-            if link.state == State::Open {
-                self.io.core.mark(index);
-            }
+        if let Some((_, link)) = self.io.core.links.at(index)
+            && link.state == State::Open
+        {
+            self.io.core.mark(index);
         }
     }
 
@@ -550,7 +605,10 @@ impl<D> Context<D> {
             let Role::Listener(listener) = &link.role else { return };
             match listener.site {
                 Some(site) => {
-                    let first = self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.first_mut());
+                    let first = self
+                        .protocols
+                        .get_mut(site.index as usize)
+                        .and_then(|protocols| protocols.first_mut());
                     if first.is_some_and(|first| first.filter(&peer, data)) {
                         let link = self.io.open_http(socket, &peer, site);
                         self.io.core.count_address(link);
@@ -631,7 +689,12 @@ impl<D> Context<D> {
     // Handlers.
 
     /// Runs `run` with a conn's handler, unless the conn has ended.
-    pub(crate) fn with_handler(&mut self, conn: u32, data: &mut D, run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>)) {
+    pub(crate) fn with_handler(
+        &mut self,
+        conn: u32,
+        data: &mut D,
+        run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>),
+    ) {
         let Some((key, conn_facts)) = self.io.core.conns.at(conn) else { return };
         if conn_facts.ended {
             return;
@@ -643,7 +706,12 @@ impl<D> Context<D> {
     }
 
     /// Runs `run` with a conn's handler, its output gathered.
-    fn with_gathered(&mut self, conn: u32, data: &mut D, run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>)) {
+    fn with_gathered(
+        &mut self,
+        conn: u32,
+        data: &mut D,
+        run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>),
+    ) {
         let link = self.io.core.conns.at(conn).map_or(NO_CONN, |(_, conn)| conn.link);
         let gather = self.io.core.current == crate::engine::NOBODY && self.io.core.links.at(link).is_some();
         if gather {
@@ -743,7 +811,7 @@ impl<D> Context<D> {
 
     fn tell_notice(&mut self, data: &mut D) {
         let Some((key, notice)) = self.io.core.notices.pop_front() else { return };
-        if self.io.core.live(key).is_none() {
+        if !self.io.core.hears(key) {
             return;
         }
         self.with_gathered(key.index, data, |handler, cx| match handler {
@@ -876,7 +944,9 @@ impl<D> Context<D> {
         let link = core.link(index);
         match (link.state, &link.role) {
             (State::Ended, _) => {}
-            (State::Finishing | State::Lingering, _) => core.end(index, CloseReason::TimedOut(Timeout::Closing)),
+            (State::Finishing | State::Lingering, _) => {
+                core.end(index, CloseReason::TimedOut(Timeout::Closing))
+            }
             (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
             (State::Open, Role::Http(_)) => self.http_timer(index),
             (State::Open, Role::Raw | Role::Descriptor(_) | Role::Listener(_) | Role::WakeUp) => {}
@@ -976,4 +1046,3 @@ fn rare_event<D>(handler: &mut dyn ws::Handler<D>, cx: &mut Cx<'_, D>, index: u3
         }
     }
 }
-

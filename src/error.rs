@@ -37,7 +37,9 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Socket(error) | Self::Option(_, error) | Self::Bind(error) | Self::Listen(error) => Some(error),
+            Self::Socket(error) | Self::Option(_, error) | Self::Bind(error) | Self::Listen(error) => {
+                Some(error)
+            }
             Self::Leaving | Self::NoSite => None,
         }
     }

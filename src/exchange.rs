@@ -124,10 +124,13 @@ impl<D> Context<D> {
             protocol = subprotocol.and_then(|name| self.protocol_named(site, name)).unwrap_or(0);
             upgrade = Some(Upgrade { key, subprotocol });
         }
-        if let Some(key) = self.io.core.sites.get(site).and_then(|facts| facts.protocols.get(protocol)).copied() {
+        if let Some(key) =
+            self.io.core.sites.get(site).and_then(|facts| facts.protocols.get(protocol)).copied()
+        {
             self.io.core.bind(conn, key);
         }
-        let chosen = self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.get_mut(protocol));
+        let chosen =
+            self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.get_mut(protocol));
         let Some(chosen) = chosen else {
             return self.answer(index, error_response(StatusCode::NOT_FOUND));
         };
@@ -161,7 +164,9 @@ impl<D> Context<D> {
             return;
         }
         match (decision, upgrade) {
-            (Decision::WebSocket(accept), Some(upgrade)) => self.upgrade(index, conn, accept, request, &upgrade, data),
+            (Decision::WebSocket(accept), Some(upgrade)) => {
+                self.upgrade(index, conn, accept, request, &upgrade, data)
+            }
             (Decision::WebSocket(_), None) => {
                 let response = error_response(StatusCode::UPGRADE_REQUIRED).field("Upgrade", "websocket");
                 self.answer(index, response);
@@ -192,13 +197,18 @@ impl<D> Context<D> {
         let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
         let Some(server) = core.server(index) else { return };
         server.phase = Phase::Exchange;
+        server.decided = false;
         let bytes = std::mem::take(&mut server.head);
         let mut room = Vec::new();
         room.resize_with(limits.fields, MaybeUninit::uninit);
         let Ok(head) = head::parse(&bytes, &mut room) else { return };
         let request = Request::new(ConnId(conn), &peer, &head);
         let upgrade = if request.is_websocket() {
-            let name = core.conns.get(conn).and_then(|conn| core.protocols.at(conn.protocol)).map(|(_, facts)| &facts.name);
+            let name = core
+                .conns
+                .get(conn)
+                .and_then(|conn| core.protocols.at(conn.protocol))
+                .map(|(_, facts)| &facts.name);
             let subprotocol = request.subprotocols().find(|offered| name.is_some_and(|name| name == offered));
             let key = handshake::check(request.method(), 1, request.fields());
             key.ok().map(|key| Upgrade { key, subprotocol })
@@ -228,7 +238,8 @@ impl<D> Context<D> {
         let offered = chosen.is_none_or(|name| request.subprotocols().any(|offered| offered == name));
         let mut fields = Fields::new();
         let sound = accept.fields.iter().all(|(name, value)| fields.push(name, value).is_ok());
-        if !offered || !sound || self.io.core.switch_protocols(index, &upgrade.key, chosen, &fields).is_err() {
+        if !offered || !sound || self.io.core.switch_protocols(index, &upgrade.key, chosen, &fields).is_err()
+        {
             log::error!(target: "lodger::http", "an upgrade was accepted with a field or a subprotocol that must not be sent");
             return self.answer(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
         }

@@ -59,7 +59,11 @@ pub trait Host {
     /// # Errors
     ///
     /// An error ends the link; `remove` follows, since the descriptor was added.
-    #[doc(alias("LWS_CALLBACK_CHANGE_MODE_POLL_FD", "LWS_CALLBACK_SET_MODE_POLL_FD", "LWS_CALLBACK_CLEAR_MODE_POLL_FD"))]
+    #[doc(alias(
+        "LWS_CALLBACK_CHANGE_MODE_POLL_FD",
+        "LWS_CALLBACK_SET_MODE_POLL_FD",
+        "LWS_CALLBACK_CLEAR_MODE_POLL_FD"
+    ))]
     fn change(&mut self, fd: BorrowedFd<'_>, previous: Interest, interest: Interest) -> io::Result<()>;
 
     /// Stops watching `fd`. After this returns, lodger may close it.

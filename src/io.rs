@@ -110,8 +110,10 @@ pub(crate) enum Fresh<D> {
     Decision(Key, Decision<D>),
 }
 
+type Task<D> = Box<dyn FnOnce(&mut D, &mut Io<D>)>;
+
 pub(crate) struct TaskEntry<D> {
-    pub(crate) run: Box<dyn FnOnce(&mut D, &mut Io<D>)>,
+    pub(crate) run: Task<D>,
     timer: TimerId,
 }
 
@@ -196,7 +198,8 @@ impl<D> Io<D> {
 
     /// The conns that are bound to a protocol.
     pub fn conns_of(&self, protocol: ProtocolId) -> impl Iterator<Item = ConnId> {
-        let members = self.core.protocols.get(protocol.0).map(|facts| facts.members.as_slice()).unwrap_or_default();
+        let members =
+            self.core.protocols.get(protocol.0).map(|facts| facts.members.as_slice()).unwrap_or_default();
         members.iter().filter_map(|&conn| self.core.conns.key_at(conn).map(ConnId))
     }
 
@@ -252,7 +255,7 @@ impl<D> Io<D> {
     ///
     /// [`Gone`]: the peer went first, or the time was up, or it was decided already.
     pub fn decide(&mut self, id: ConnId, decision: Decision<D>) -> Result<(), Gone> {
-        if !self.core.is_deciding(id.0) {
+        if !self.core.decide(id.0) {
             return Err(Gone);
         }
         self.fresh.push_back(Fresh::Decision(id.0, decision));
@@ -271,17 +274,12 @@ impl<D> Io<D> {
     /// [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
     #[doc(alias("libwebsockets_broadcast", "LWS_CALLBACK_BROADCAST"))]
     pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> usize {
-        let Some(facts) = self.core.protocols.get_mut(protocol.0) else { return 0 };
-        let members = std::mem::take(&mut facts.members);
-        let sent = members
-            .iter()
-            .filter(|&&conn| {
-                let key = self.core.conns.key_at(conn);
-                key.is_some_and(|key| self.core.send_shared(key, frame).is_ok())
-            })
-            .count();
-        if let Some(facts) = self.core.protocols.get_mut(protocol.0) {
-            facts.members = members;
+        let (mut sent, mut at) = (0, 0);
+        while let Some(conn) = self.core.member(protocol.0, at) {
+            let key = self.core.conns.key_at(conn);
+            sent += usize::from(key.is_some_and(|key| self.core.send_shared(key, frame).is_ok()));
+            // A member whose connection has just failed is none any more, and another has its place.
+            at += usize::from(self.core.member(protocol.0, at) == Some(conn));
         }
         sent
     }
@@ -294,7 +292,10 @@ impl<D> Io<D> {
         let key = self.core.sites.insert(facts);
         let (names, protocols): (Vec<String>, Vec<_>) = site.protocols.into_iter().unzip();
         let protocols_of = &mut self.core.protocols;
-        let keys = names.into_iter().map(|name| protocols_of.insert(ProtocolFacts { name, members: Vec::new() })).collect();
+        let keys = names
+            .into_iter()
+            .map(|name| protocols_of.insert(ProtocolFacts { name, members: Vec::new() }))
+            .collect();
         if let Some(facts) = self.core.sites.get_mut(key) {
             facts.protocols = keys;
         }
@@ -347,7 +348,12 @@ impl<D> Io<D> {
         Ok(listener)
     }
 
-    fn open_listener(&mut self, listen: Listen, site: Option<Key>, limits: Rc<Limits>) -> Result<ListenerId, ListenError> {
+    fn open_listener(
+        &mut self,
+        listen: Listen,
+        site: Option<Key>,
+        limits: Rc<Limits>,
+    ) -> Result<ListenerId, ListenError> {
         if self.core.leaving {
             return Err(ListenError::Leaving);
         }
@@ -434,7 +440,12 @@ impl<D> Io<D> {
     ///
     /// The socket is given back: see [`AdoptRefused`].
     #[doc(alias("lws_adopt_socket_readbuf", "lws_adopt_socket_vhost_readbuf"))]
-    pub fn adopt_http(&mut self, socket: OwnedFd, read_already: &[u8], site: SiteId) -> Result<(), AdoptError<OwnedFd>> {
+    pub fn adopt_http(
+        &mut self,
+        socket: OwnedFd,
+        read_already: &[u8],
+        site: SiteId,
+    ) -> Result<(), AdoptError<OwnedFd>> {
         if self.core.sites.get(site.0).is_none_or(|facts| facts.removed) {
             return Err(AdoptError { reason: AdoptRefused::NoSite, descriptor: socket });
         }
@@ -513,7 +524,8 @@ impl<D> Io<D> {
     }
 
     pub(crate) fn open_http(&mut self, socket: OwnedFd, peer: &Peer, site: Key) -> u32 {
-        let limits = self.core.sites.get(site).map(|facts| Rc::clone(&facts.policy.limits)).unwrap_or_default();
+        let limits =
+            self.core.sites.get(site).map(|facts| Rc::clone(&facts.policy.limits)).unwrap_or_default();
         let handshake = limits.handshake;
         let role = Role::Http(Box::new(Server::new(site)));
         let index = self.core.add_link(Link::new(socket, role, Some(peer), limits));
@@ -580,7 +592,9 @@ impl<D> Io<D> {
     /// Whether the host watches the wake-up descriptor: false before the first `prepare` after [`remote`](Self::remote), and
     /// while the host refuses it.
     pub fn wakes_up(&self) -> bool {
-        self.wake_link.and_then(|index| self.core.links.at(index)).is_some_and(|(_, link)| link.is_registered())
+        self.wake_link
+            .and_then(|index| self.core.links.at(index))
+            .is_some_and(|(_, link)| link.is_registered())
     }
 
     pub(crate) fn close_remote(&mut self) {
@@ -591,7 +605,8 @@ impl<D> Io<D> {
 
     /// How many descriptors there are, the wake-up descriptor not counted.
     pub fn link_count(&self) -> usize {
-        self.core.links.len() - usize::from(self.wake_link.is_some_and(|index| self.core.links.at(index).is_some()))
+        self.core.links.len()
+            - usize::from(self.wake_link.is_some_and(|index| self.core.links.at(index).is_some()))
     }
 
     /// Every descriptor of the context, the wake-up descriptor too.

@@ -99,6 +99,7 @@ mod env;
 mod error;
 mod exchange;
 pub mod fd;
+pub mod guide;
 mod handler;
 pub mod host;
 pub mod http;
@@ -127,3 +128,7 @@ pub use net::{Keepalive, Listen, Peer};
 pub use remote::{PostError, Remote};
 pub use site::{Origins, ProtocolId, Site, SiteId};
 pub use ws::Shared;
+
+#[cfg(all(doctest, feature = "libc"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -133,7 +133,11 @@ impl<D> Remote<D> {
     ///
     /// The event is given back: see [`PostError`].
     #[doc(alias = "LWS_CALLBACK_USER")]
-    pub fn notify(&self, id: ConnId, event: Box<dyn Any + Send>) -> Result<(), PostError<Box<dyn Any + Send>>> {
+    pub fn notify(
+        &self,
+        id: ConnId,
+        event: Box<dyn Any + Send>,
+    ) -> Result<(), PostError<Box<dyn Any + Send>>> {
         self.0.put(Command::Notify(id, event)).map_err(|error| match error {
             PostError::Full(Command::Notify(_, event)) => PostError::Full(event),
             PostError::Gone(Command::Notify(_, event)) => PostError::Gone(event),
@@ -198,7 +202,11 @@ impl<D> fmt::Debug for Remote<D> {
 
 impl<D> Inbox<D> {
     pub(crate) fn new(signal: Signal) -> Self {
-        Self { queue: Mutex::new(Queue { commands: VecDeque::new(), closed: false }), raised: AtomicBool::new(false), signal }
+        Self {
+            queue: Mutex::new(Queue { commands: VecDeque::new(), closed: false }),
+            raised: AtomicBool::new(false),
+            signal,
+        }
     }
 
     /// A poisoned lock is as good as any: no code of ours unwinds while it holds one.

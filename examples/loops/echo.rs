@@ -2,7 +2,7 @@
 //! returns what is posted to it.
 
 use lodger::{
-    Context, Conn, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, ws,
+    Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, ws,
 };
 use std::error::Error;
 use std::net::SocketAddr;
@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let default = SocketAddr::from(([127, 0, 0, 1], 9001));
-    let mut options = Options { listen: Place::Tcp(default), max_message: Limits::default().message, streamed: false };
+    let mut options =
+        Options { listen: Place::Tcp(default), max_message: Limits::default().message, streamed: false };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -85,8 +86,13 @@ fn accept(request: &Request<'_>, streamed: bool) -> Decision<()> {
         return if streamed { Decision::websocket(Streamed) } else { Decision::websocket(Whole) };
     }
     match request.method() {
-        "GET" | "HEAD" => Decision::respond(Response::text("An echo server: open a WebSocket, or post something.\n")),
-        "POST" => Decision::http(Mirror { content_type: request.text("content-type").map(str::to_owned), content: Vec::new() }),
+        "GET" | "HEAD" => {
+            Decision::respond(Response::text("An echo server: open a WebSocket, or post something.\n"))
+        }
+        "POST" => Decision::http(Mirror {
+            content_type: request.text("content-type").map(str::to_owned),
+            content: Vec::new(),
+        }),
         "OPTIONS" => Decision::respond(Response::text("").field("Allow", "GET, HEAD, POST, OPTIONS")),
         _ => {
             let refused = Response::text("Not here.\n").status(http::StatusCode::METHOD_NOT_ALLOWED);

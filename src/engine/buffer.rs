@@ -61,11 +61,11 @@ impl Queue {
             return;
         }
         self.len += bytes.len();
-        if let Some(Segment::Own(last)) = self.segments.back_mut() {
-            if last.bytes.len() + bytes.len() <= SEGMENT.max(last.bytes.capacity()) {
-                last.bytes.extend_from_slice(bytes);
-                return;
-            }
+        if let Some(Segment::Own(last)) = self.segments.back_mut()
+            && last.bytes.len() + bytes.len() <= SEGMENT.max(last.bytes.capacity())
+        {
+            last.bytes.extend_from_slice(bytes);
+            return;
         }
         let mut own = pool.take();
         own.extend_from_slice(bytes);
@@ -120,6 +120,7 @@ pub(crate) fn no_pieces<'q>() -> [IoSlice<'q>; GATHER] {
 #[derive(Default)]
 pub(crate) struct Pool {
     buffers: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "links hold them boxed, so that an idle link is small")]
     queues: Vec<Box<Queue>>,
 }
 

@@ -146,10 +146,10 @@ impl Core {
             }
             self.net.close(fd);
         }
-        if let Role::Listener(listener) = &link.role {
-            if let Some(path) = &listener.path {
-                let _ = std::fs::remove_file(path);
-            }
+        if let Role::Listener(listener) = &link.role
+            && let Some(path) = &listener.path
+        {
+            let _ = std::fs::remove_file(path);
         }
         self.left_site(&link);
         self.left_address(&link);

@@ -42,7 +42,9 @@ impl Core {
         match &link.role {
             Role::Http(_) => return self.send_content(conn, bytes),
             Role::Raw => {}
-            Role::WebSocket(_) | Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => return Err(SendError::Role),
+            Role::WebSocket(_) | Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => {
+                return Err(SendError::Role);
+            }
         }
         if link.output_over() {
             return Err(SendError::Closing);
@@ -169,7 +171,16 @@ impl Core {
     pub(crate) fn is_deciding(&mut self, conn: Key) -> bool {
         let Some(link) = self.live(conn).map(|conn| conn.link) else { return false };
         self.links.at(link).is_some()
-            && self.server(link).is_some_and(|server| server.phase == Phase::Deciding && !server.decided)
+            && self.server(link).is_some_and(|server| server.phase == Phase::Deciding)
+    }
+
+    /// Notes that a decision has been made, and says whether it was the first.
+    pub(crate) fn decide(&mut self, conn: Key) -> bool {
+        if !self.is_deciding(conn) {
+            return false;
+        }
+        let Some(link) = self.live(conn).map(|conn| conn.link) else { return false };
+        self.server(link).is_some_and(|server| !std::mem::replace(&mut server.decided, true))
     }
 
     fn all_links(&self) -> Vec<u32> {
@@ -203,7 +214,9 @@ impl Core {
             Role::Http(server) if server.phase != Phase::Head => server.asked.keep_alive = false,
             Role::Http(_) if link.kept.is_none() => self.end(index, CloseReason::Closed),
             Role::Http(server) => server.last = true,
-            Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => self.close(index, code, ""),
+            Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => {
+                self.close(index, code, "")
+            }
         }
     }
 
@@ -235,10 +248,10 @@ impl Core {
         for index in self.all_links() {
             let Some(key) = self.links.key_at(index) else { continue };
             let Some(mut link) = self.links.remove(key) else { continue };
-            if let Role::Listener(listener) = &link.role {
-                if let Some(path) = &listener.path {
-                    let _ = std::fs::remove_file(path);
-                }
+            if let Role::Listener(listener) = &link.role
+                && let Some(path) = &listener.path
+            {
+                let _ = std::fs::remove_file(path);
             }
             if let Some(fd) = link.fd.take() {
                 if link.flags.reset {

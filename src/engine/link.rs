@@ -112,7 +112,10 @@ impl Link {
             State::Ended => return Interest::NONE,
             State::Lingering => !self.flags.end_received,
             State::Open | State::Finishing => {
-                !self.flags.end_received && !self.flags.paused && !self.flags.backlog && self.role.wants_read()
+                !self.flags.end_received
+                    && !self.flags.paused
+                    && !self.flags.backlog
+                    && self.role.wants_read()
             }
         };
         let write = !self.flags.write_failed && (self.queued() > 0 || self.role.wants_write());
@@ -170,9 +173,12 @@ impl CompactPeer {
                 port: address.port(),
                 family: Family::V4,
             },
-            Peer::Inet(SocketAddr::V6(address)) => {
-                Self { ip: address.ip().octets(), scope: address.scope_id(), port: address.port(), family: Family::V6 }
-            }
+            Peer::Inet(SocketAddr::V6(address)) => Self {
+                ip: address.ip().octets(),
+                scope: address.scope_id(),
+                port: address.port(),
+                family: Family::V6,
+            },
         }
     }
 

@@ -18,6 +18,7 @@ use crate::role::Role;
 use crate::site::Policy;
 use buffer::{Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
+pub(crate) use ending::waits_for;
 use link::{Link, NO_CONN, State};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -26,7 +27,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use store::{Key, Store};
-pub(crate) use ending::waits_for;
 use timers::{Tick, Timer, TimerId, Timers};
 
 /// What one call reads at the most, and the size of the receive buffer.
@@ -245,7 +245,9 @@ impl Core {
     #[inline]
     pub(crate) fn mark(&mut self, index: u32) {
         let link = self.link(index);
-        if !link.flags.dirty && (link.wants() != link.told || link.state == State::Ended || link.flags.releasing) {
+        if !link.flags.dirty
+            && (link.wants() != link.told || link.state == State::Ended || link.flags.releasing)
+        {
             link.flags.dirty = true;
             self.changes.push(index);
         }
@@ -258,6 +260,11 @@ impl Core {
         if let Some(conn) = self.conns.get_mut(conn) {
             (conn.protocol, conn.member) = (protocol.index, member);
         }
+    }
+
+    /// The conn at a place among the members of a protocol.
+    pub(crate) fn member(&self, protocol: Key, at: usize) -> Option<u32> {
+        self.protocols.get(protocol)?.members.get(at).copied()
     }
 
     fn unbind(&mut self, conn: Key) {
@@ -283,10 +290,10 @@ impl Core {
         let link = std::mem::replace(&mut conn.link, NO_LINK);
         let mut timer = std::mem::replace(&mut conn.timer, TimerId::NONE);
         self.timers.cancel(&mut timer);
-        if let Some(link) = self.links.at_mut(link) {
-            if link.conn == index {
-                link.conn = NO_CONN;
-            }
+        if let Some(link) = self.links.at_mut(link)
+            && link.conn == index
+        {
+            link.conn = NO_CONN;
         }
         let unsent = unsent + cold.lost;
         self.unbind(key);
@@ -341,11 +348,11 @@ impl Core {
 
     /// The connection's first request is complete, or never will be.
     pub(crate) fn left_handshake(&mut self, index: u32) {
-        if let Role::Http(server) = &mut self.link(index).role {
-            if std::mem::take(&mut server.first) {
-                self.handshakes -= 1;
-                self.accept_again();
-            }
+        if let Role::Http(server) = &mut self.link(index).role
+            && std::mem::take(&mut server.first)
+        {
+            self.handshakes -= 1;
+            self.accept_again();
         }
     }
 
@@ -389,10 +396,10 @@ impl Core {
     }
 
     fn arm_stall(&mut self, index: u32, at: Tick) {
-        if let Some(key) = self.links.key_at(index) {
-            if self.link(index).stall_timer.is_none() {
-                self.link(index).stall_timer = self.timers.arm(at, Timer::Stall(key));
-            }
+        if let Some(key) = self.links.key_at(index)
+            && self.link(index).stall_timer.is_none()
+        {
+            self.link(index).stall_timer = self.timers.arm(at, Timer::Stall(key));
         }
     }
 
@@ -562,7 +569,8 @@ impl Core {
         link.flags.write_failed = true;
         let queue = link.queue.take();
         let lost = lost + queue.as_ref().map_or(0, |queue| queue.len());
-        let nothing_more = link.flags.end_received || link.flags.paused || link.flags.backlog || link.state != State::Open;
+        let nothing_more =
+            link.flags.end_received || link.flags.paused || link.flags.backlog || link.state != State::Open;
         let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
         let conn = link.conn;
         self.timers.cancel(&mut stall);
@@ -686,7 +694,7 @@ impl Core {
             State::Open if link.flags.finished => {
                 self.net.shutdown_write(fd.as_fd());
                 if link.flags.end_received {
-                    self.end(index, CloseReason::Closed);
+                    self.end(index, CloseReason::PeerEnded);
                 }
             }
             // An HTTP exchange that waited for the socket may be over now.
@@ -771,7 +779,9 @@ impl Core {
                 let Role::Listener(listener) = &link.role else { return None };
                 let options = listener.options;
                 self.net.set_nodelay(socket.as_fd());
-                let set = options.keepalive.map_or(Ok(()), |keep| self.net.set_keepalive(socket.as_fd(), Some(keep)));
+                let set = options
+                    .keepalive
+                    .map_or(Ok(()), |keep| self.net.set_keepalive(socket.as_fd(), Some(keep)));
                 let set = set.and_then(|()| {
                     self.net.set_buffer_sizes(socket.as_fd(), options.send_buffer, options.receive_buffer)
                 });
@@ -823,10 +833,10 @@ impl Core {
 
     fn pause_accepting(&mut self, index: u32) {
         let Some(key) = self.links.key_at(index) else { return };
-        if let Role::Listener(listener) = &mut self.link(index).role {
-            if !std::mem::replace(&mut listener.paused, true) {
-                self.paused_listeners.push(key);
-            }
+        if let Role::Listener(listener) = &mut self.link(index).role
+            && !std::mem::replace(&mut listener.paused, true)
+        {
+            self.paused_listeners.push(key);
         }
         if self.accept_timer.is_none() {
             let at = self.now().after(ACCEPT_AGAIN);

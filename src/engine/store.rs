@@ -110,7 +110,11 @@ impl<T> Store<T> {
     fn grow(&mut self) {
         let first = self.places();
         let last = first + PAGE as u32 - 1;
-        let slot = |index| Slot { generation: 0, next_free: if index == last { u32::MAX } else { index + 1 }, value: None };
+        let slot = |index| Slot {
+            generation: 0,
+            next_free: if index == last { u32::MAX } else { index + 1 },
+            value: None,
+        };
         self.pages.push((first..=last).map(slot).collect());
         self.free = first;
     }

@@ -75,7 +75,11 @@ pub trait Handler<D> {
     }
 
     /// The exchange is over: complete ([`CloseReason::Completed`](crate::CloseReason::Completed)) or not. The last event.
-    #[doc(alias("LWS_CALLBACK_CLOSED_HTTP", "LWS_CALLBACK_HTTP_DROP_PROTOCOL", "LWS_CALLBACK_HTTP_FILE_COMPLETION"))]
+    #[doc(alias(
+        "LWS_CALLBACK_CLOSED_HTTP",
+        "LWS_CALLBACK_HTTP_DROP_PROTOCOL",
+        "LWS_CALLBACK_HTTP_FILE_COMPLETION"
+    ))]
     fn closed(self: Box<Self>, cx: &mut Cx<'_, D>, closed: Closed) {
         let _ = (cx, closed);
     }

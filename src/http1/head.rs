@@ -228,7 +228,9 @@ impl<'a> Known<'a> {
     /// Two equal lengths are refused as well: nobody sends them who is not trying something (RFC 9112, section 6.3, item 5). So
     /// are leading zeros, which some take for octal.
     fn read_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'));
+        let plain = |text: &&str| {
+            text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'))
+        };
         let digits = std::str::from_utf8(value).ok().filter(plain);
         let length = digits.and_then(|text| text.parse().ok()).ok_or(HeadError::ContentLength)?;
         match self.length.replace(length) {

@@ -2,9 +2,9 @@
 
 use super::body::Decoder;
 use super::encode::{self, Asked, Delimiting};
+use crate::engine::Core;
 use crate::engine::link::State;
 use crate::engine::store::Key;
-use crate::engine::Core;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
 use crate::http::{Body, Fields, Response, ResponseError};
@@ -285,10 +285,10 @@ impl Core {
 
     /// Sends 100 (Continue) to a client that waits for it.
     pub(crate) fn send_continue(&mut self, index: u32) {
-        if let Some(server) = self.server(index) {
-            if std::mem::take(&mut server.owes_continue) {
-                self.push(index, encode::CONTINUE, &[]);
-            }
+        if let Some(server) = self.server(index)
+            && std::mem::take(&mut server.owes_continue)
+        {
+            self.push(index, encode::CONTINUE, &[]);
         }
     }
 

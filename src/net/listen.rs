@@ -131,7 +131,8 @@ pub(super) fn open(listen: &Listen) -> Result<OwnedFd, ListenError> {
         }
         Place::Descriptor(socket) => {
             // A listener must be a descriptor of its own: the caller's may be shared with other processes.
-            let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0).map_err(|errno| ListenError::Socket(errno.into()))?;
+            let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0)
+                .map_err(|errno| ListenError::Socket(errno.into()))?;
             super::system::adopt(socket.as_fd()).map_err(ListenError::Listen)?;
             socket
         }
@@ -148,7 +149,8 @@ fn stream_socket(family: AddressFamily) -> Result<OwnedFd, ListenError> {
 
 #[cfg(target_vendor = "apple")]
 fn stream_socket(family: AddressFamily) -> Result<OwnedFd, ListenError> {
-    let socket = net::socket(family, SocketType::STREAM, None).map_err(|errno| ListenError::Socket(errno.into()))?;
+    let socket =
+        net::socket(family, SocketType::STREAM, None).map_err(|errno| ListenError::Socket(errno.into()))?;
     super::system::adopt(socket.as_fd()).map_err(ListenError::Socket)?;
     Ok(socket)
 }
@@ -181,7 +183,11 @@ pub(super) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) ->
     Ok(())
 }
 
-pub(super) fn set_buffer_sizes(fd: BorrowedFd<'_>, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+pub(super) fn set_buffer_sizes(
+    fd: BorrowedFd<'_>,
+    send: Option<usize>,
+    receive: Option<usize>,
+) -> io::Result<()> {
     if let Some(bytes) = send {
         sockopt::set_socket_send_buffer_size(fd, bytes)?;
     }

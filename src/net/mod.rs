@@ -65,7 +65,9 @@ impl Net {
             Self::System => listen::open(listen),
             #[cfg(feature = "sim")]
             Self::Simulated(net) => {
-                let address = listen.address().ok_or_else(|| crate::ListenError::Bind(io::ErrorKind::Unsupported.into()))?;
+                let address = listen
+                    .address()
+                    .ok_or_else(|| crate::ListenError::Bind(io::ErrorKind::Unsupported.into()))?;
                 net.listen(&address).map_err(crate::ListenError::Bind)
             }
         }
@@ -172,7 +174,12 @@ impl Net {
         }
     }
 
-    pub(crate) fn set_buffer_sizes(&self, fd: BorrowedFd<'_>, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+    pub(crate) fn set_buffer_sizes(
+        &self,
+        fd: BorrowedFd<'_>,
+        send: Option<usize>,
+        receive: Option<usize>,
+    ) -> io::Result<()> {
         match self {
             Self::System => listen::set_buffer_sizes(fd, send, receive),
             #[cfg(feature = "sim")]

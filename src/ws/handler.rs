@@ -104,7 +104,12 @@ pub trait Handler<D> {
     }
 
     /// The connection is over. This is the last event; the handler is the caller's to drop or to use again.
-    #[doc(alias("LWS_CALLBACK_CLOSED", "LWS_CALLBACK_WSI_DESTROY", "LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL", "onclose"))]
+    #[doc(alias(
+        "LWS_CALLBACK_CLOSED",
+        "LWS_CALLBACK_WSI_DESTROY",
+        "LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL",
+        "onclose"
+    ))]
     fn closed(self: Box<Self>, cx: &mut Cx<'_, D>, closed: Closed) {
         let _ = (cx, closed);
     }

@@ -1,8 +1,8 @@
 //! WebSocket on a link: what is sent, and when the connection closes.
 
 use super::{
-    CloseCode, Closing, ClosingAction, ClosingInput, Message, MessageKind, Receive, ReceiveError, Receiver, SendPieceError,
-    Sender, Settings, Shared, Side, encode_close, encode_ping, encode_pong, message_header,
+    CloseCode, Closing, ClosingAction, ClosingInput, Message, MessageKind, Receive, ReceiveError, Receiver,
+    SendPieceError, Sender, Settings, Shared, Side, encode_close, encode_ping, encode_pong, message_header,
 };
 use crate::engine::Core;
 use crate::engine::link::{Link, State};
@@ -50,11 +50,8 @@ impl WebSocket {
     }
 
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
-        let mut settings = Settings::default();
-        settings.receive = self.receive;
-        settings.max_message = limits.message;
-        settings.max_frame = limits.frame.unwrap_or(u64::MAX);
-        settings
+        let max_frame = limits.frame.unwrap_or(u64::MAX);
+        Settings { receive: self.receive, max_message: limits.message, max_frame, ..Settings::default() }
     }
 }
 
@@ -112,13 +109,20 @@ impl Core {
         Ok(self.push_shared(index, frame))
     }
 
-    pub(crate) fn send_piece(&mut self, conn: Key, kind: MessageKind, payload: &[u8], last: bool) -> Result<Flow, SendError> {
+    pub(crate) fn send_piece(
+        &mut self,
+        conn: Key,
+        kind: MessageKind,
+        payload: &[u8],
+        last: bool,
+    ) -> Result<Flow, SendError> {
         let (index, link) = self.sendable(conn)?;
         let Some(websocket) = websocket(link) else { return Err(SendError::Role) };
-        let header = websocket.sender.piece_header(kind, payload, last, None).map_err(|error| match error {
-            SendPieceError::OtherKind => SendError::InMessage,
-            SendPieceError::InvalidUtf8 => SendError::InvalidUtf8,
-        })?;
+        let header =
+            websocket.sender.piece_header(kind, payload, last, None).map_err(|error| match error {
+                SendPieceError::OtherKind => SendError::InMessage,
+                SendPieceError::InvalidUtf8 => SendError::InvalidUtf8,
+            })?;
         let held = match &mut websocket.cold {
             Some(cold) if last => std::mem::take(&mut cold.held),
             _ => Vec::new(),
@@ -147,7 +151,10 @@ impl Core {
         let link = self.link(index);
         let crowded = link.queued() > link.limits.send_high_water;
         let over = link.output_over();
-        let Some(websocket) = websocket(link).filter(|websocket| !over && websocket.closing.may_send()) else { return };
+        let Some(websocket) = websocket(link).filter(|websocket| !over && websocket.closing.may_send())
+        else {
+            return;
+        };
         if crowded {
             websocket.cold().pong = Some(payload.to_owned());
             return;
@@ -176,6 +183,7 @@ impl Core {
             if action == ClosingAction::SendClose {
                 let limits = self.limits(index);
                 self.arm_phase(index, limits.closing);
+                self.interrupted |= self.current == index;
                 self.resume(index);
             }
         }
@@ -200,6 +208,14 @@ impl Core {
         if let Some(action) = self.closing_step(index, ClosingInput::Failed) {
             self.closing_action(index, action, Some((code, &text)));
         }
+    }
+
+    /// Whether a conn's handler still hears something besides the end: neither side has begun to close.
+    pub(crate) fn hears(&mut self, conn: Key) -> bool {
+        let Some(index) = self.live(conn).map(|conn| conn.link) else { return false };
+        let Some((_, link)) = self.links.at(index) else { return false };
+        let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
+        link.state == State::Open && !closing
     }
 
     /// How far the closing handshake is.
@@ -342,6 +358,7 @@ impl Core {
 /// How the closing handshake went, for the one who hears of the end.
 pub(crate) fn handshake_reason(closing: Closing, close: Option<super::CloseFrame<'_>>) -> CloseReason {
     let by = if closing == Closing::Open { By::Peer } else { By::Us };
-    let (code, reason) = close.map_or((None, String::new()), |close| (Some(close.code), close.reason.to_owned()));
+    let (code, reason) =
+        close.map_or((None, String::new()), |close| (Some(close.code), close.reason.to_owned()));
     CloseReason::Handshake { by, code, reason }
 }

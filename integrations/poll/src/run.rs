@@ -43,10 +43,8 @@ impl Loop {
     pub fn run<D>(&mut self, context: &mut Context<D>, data: &mut D) -> io::Result<()> {
         let stay = Stay { array: &mut self.array, context };
         loop {
-            // At most the wake-up descriptor is watched: the only time that it is worth asking.
-            let is_empty = stay.array.lodgers() <= 1 && stay.context.io().link_count() == 0;
             let wait = stay.context.prepare(stay.array);
-            if is_empty && wait == Wait::FOREVER {
+            if wait == Wait::FOREVER && stay.context.link_count() == 0 {
                 return Ok(());
             }
             serve(stay.array, stay.context, data, wait, None)?;
@@ -216,6 +214,17 @@ mod tests {
         own.run(&mut context, &mut server).unwrap();
         assert_eq!(server.read, b"over");
         assert!(own.array.is_empty());
+    }
+
+    #[test]
+    fn run_ends_with_the_last_link_also_where_other_threads_could_wake_it() {
+        let (mut context, mut writer) = watched();
+        let _remote = context.remote().unwrap();
+        let (mut server, mut own) = (Server::default(), Loop::new());
+        writer.write_all(b"over").unwrap();
+        drop(writer);
+        own.run(&mut context, &mut server).unwrap();
+        assert_eq!(server.read, b"over");
     }
 
     #[test]
