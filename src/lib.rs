@@ -99,6 +99,9 @@ mod env;
 mod error;
 mod exchange;
 pub mod fd;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guide;
 mod handler;
 pub mod host;
