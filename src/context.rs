@@ -192,6 +192,9 @@ impl<D> Context<D> {
     #[inline]
     pub fn prepare(&mut self, host: &mut dyn Host) -> Wait {
         self.recover();
+        if self.self_wake && self.io.remote.is_none() {
+            self.make_wake_up();
+        }
         let core = &mut self.io.core;
         core.turn_ended();
         if core.work {
@@ -200,6 +203,8 @@ impl<D> Context<D> {
         if !core.changes.is_empty() {
             core.tell(host);
         }
+        // The sleep is about to begin: a time that was read up to here is of no use after it.
+        self.io.core.turn_ended();
         self.woken = false;
         let busy = self.io.is_busy();
         self.io.core.wait(busy)
@@ -244,12 +249,21 @@ impl<D> Context<D> {
     pub fn io(&mut self) -> &mut Io<D> {
         if self.self_wake && !self.woken {
             self.woken = true;
-            match self.io.remote() {
-                Ok(remote) => remote.0.raise(),
-                Err(error) => log::error!(target: "lodger::host", "no wake-up descriptor: {error}"),
+            if let Some(remote) = self.make_wake_up() {
+                remote.0.raise();
             }
         }
         &mut self.io
+    }
+
+    /// The wake-up descriptor is there before the first sleep of a loop that is to be woken by it.
+    #[cold]
+    fn make_wake_up(&mut self) -> Option<Remote<D>> {
+        let remote = self.io.remote();
+        if let Err(error) = &remote {
+            log::error!(target: "lodger::host", "no wake-up descriptor: {error}");
+        }
+        remote.ok()
     }
 
     /// How many descriptors there are, the wake-up descriptor not counted: [`Io::link_count`], for loops to look at without
@@ -374,7 +388,8 @@ impl<D> Context<D> {
     fn resume(&mut self, index: u32, data: &mut D) {
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.state == State::Ended || link.flags.paused {
+        // Pausing holds back content, not the end of an exchange that is complete.
+        if link.state == State::Ended || (link.flags.paused && !matches!(link.role, Role::Http(_))) {
             return;
         }
         link.flags.backlog = false;
@@ -404,6 +419,7 @@ impl<D> Context<D> {
         }
         core.keep(index, rest);
         core.link(index).flags.backlog = stopped && !rest.is_empty();
+        core.mark(index);
     }
 
     /// Hands the input of a link to its role, as far as it goes.
@@ -448,9 +464,14 @@ impl<D> Context<D> {
         let link = self.io.core.link(index);
         let conn = link.conn;
         let limits = Rc::clone(&link.limits);
+        let paused = link.flags.paused;
         let Role::WebSocket(websocket) = &mut link.role else { return (input.len(), Next::More) };
         if !websocket.closing.may_send() {
             return self.await_close(index, input);
+        }
+        if paused {
+            // In `opened`, with messages right behind the handshake.
+            return (0, Next::Stop);
         }
         // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
         let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
@@ -659,7 +680,8 @@ impl<D> Context<D> {
         if write {
             self.lend(index, conn, data, |handler, cx, fd| handler.writable(cx, fd));
         }
-        if read && self.io.core.link(index).state == State::Open {
+        let link = self.io.core.link(index);
+        if read && link.state == State::Open && !link.flags.paused {
             self.lend(index, conn, data, |handler, cx, fd| handler.readable(cx, fd));
         }
         self.io.core.mark(index);
@@ -880,16 +902,12 @@ impl<D> Context<D> {
         self.install(data);
         let now = self.io.core.now();
         // Timers that those which run now set are for the next call, even when they are due at once.
-        let mut due = Vec::new();
-        while budget.take() {
-            match self.io.core.timers.expire(now) {
-                Some(timer) => due.push(timer),
-                None => break,
-            }
-        }
-        for timer in due {
+        while budget.take() && self.io.core.timers.expire(now) {}
+        while let Some(timer) = self.io.core.timers.take_due() {
             self.expired(timer, data);
         }
+        // What a task has adopted may have input to go on with.
+        self.install(data);
         for _ in 0..self.io.core.to_resume.len() {
             let Some(key) = self.io.core.to_resume.pop_front() else { break };
             if !budget.take() {
@@ -931,7 +949,7 @@ impl<D> Context<D> {
             }
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
-                if let Some(link) = self.io.wake_link {
+                if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
                     core.mark(link);
                 }
                 self.io.remote_due = true;

@@ -36,10 +36,11 @@ fn receive(bytes: &[u8], ends: &[usize], side: Side, settings: &Settings) -> Out
         fed = end;
         let mut used = 0;
         loop {
+            let left = input.len() - used;
             match receiver.next(&mut input[used..], settings) {
                 Ok((took, event)) => {
                     used += took;
-                    assert!(used <= input.len());
+                    assert!(took <= left);
                     match event {
                         Some(event) => note(&mut entries, event, settings),
                         None => break,

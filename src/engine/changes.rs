@@ -167,7 +167,7 @@ impl Core {
         let registered: Vec<u32> =
             self.links.iter().filter(|(_, link)| link.is_registered()).map(|(key, _)| key.index).collect();
         if registered.is_empty() {
-            return;
+            return self.offer_all();
         }
         host.lock(Scope::Descriptors);
         for index in registered {
@@ -178,9 +178,17 @@ impl Core {
                 link.told = Interest::NONE;
                 self.forget(number, index);
             }
-            self.mark(index);
         }
         host.unlock(Scope::Descriptors);
+        self.offer_all();
+    }
+
+    /// Has everything that is wanted added by the next `prepare`, what an earlier host refused too.
+    fn offer_all(&mut self) {
+        let links: Vec<u32> = self.links.iter().map(|(key, _)| key.index).collect();
+        for index in links {
+            self.mark(index);
+        }
     }
 
     /// Whether a host still watches something.

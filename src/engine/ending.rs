@@ -86,7 +86,8 @@ impl Core {
         let now = self.now();
         let link = self.link(index);
         link.active = now;
-        if link.kept.is_some() {
+        // An exchange may have been completed meanwhile.
+        if link.kept.is_some() || matches!(link.role, Role::Http(_)) {
             self.resume_later(index);
         }
         match &self.link(index).role {
@@ -143,15 +144,17 @@ impl Core {
         let queue = link.queue.take();
         self.interrupted |= self.current == index;
         self.timers.cancel(&mut stall);
+        let mut lost = queue.as_ref().map_or(0, |queue| queue.len());
         if let Some(queue) = queue {
-            let conn = self.link(index).conn;
-            if let Some(conn) = self.conns.at_mut(conn) {
-                conn.cold().lost += queue.len();
-            }
             self.pool.give_queue(queue);
         }
         if self.current == index {
+            lost += self.out.len();
             self.out.clear();
+        }
+        let conn = self.link(index).conn;
+        if let Some(conn) = self.conns.at_mut(conn).filter(|_| lost > 0) {
+            conn.cold().lost += lost;
         }
         self.mark(index);
     }
@@ -159,10 +162,18 @@ impl Core {
     /// The host has been told: the descriptor of a released link is its handler's.
     pub(super) fn hand_over(&mut self, index: u32) {
         let link = self.link(index);
+        if link.state == State::Ended {
+            return;
+        }
         let Some(descriptor) = link.fd.take() else { return };
         let unread = link.kept.take().map(|kept| kept.rest().to_vec()).unwrap_or_default();
         let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
         self.forget(number, index);
+        // It holds the descriptor, so that no other reason may stand in its place.
+        let conn = self.link(index).conn;
+        if let Some(cold) = self.conns.at_mut(conn).and_then(|conn| conn.cold.as_mut()) {
+            cold.reason = None;
+        }
         self.end(index, CloseReason::Released { descriptor, unread });
     }
 
@@ -241,6 +252,8 @@ impl Core {
                 self.end(index, CloseReason::Leaving);
             }
         }
+        // Whoever had input to go on with has ended.
+        self.to_resume.clear();
     }
 
     /// Closes every descriptor, saying nothing to anybody.

@@ -320,6 +320,9 @@ impl Core {
         let kept = link.kept.take();
         let queue = link.queue.take();
         let mut unsent = queue.as_ref().map_or(0, |queue| queue.len());
+        if let Role::WebSocket(websocket) = &link.role {
+            unsent += websocket.held();
+        }
         if let Some(kept) = kept {
             self.pool.give(kept.bytes);
         }

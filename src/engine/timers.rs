@@ -4,6 +4,7 @@
 //! when it is reached.
 
 use super::store::Key;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Microseconds since the context began, as deadlines are kept.
@@ -48,7 +49,7 @@ pub(crate) enum Timer {
     Wake,
 }
 
-/// Names an armed timer. It stays valid until the timer expires or is cancelled.
+/// Names an armed timer. It stays valid until the timer is handed out or cancelled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TimerId(u32);
 
@@ -60,9 +61,10 @@ impl TimerId {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Entry {
     timer: Timer,
-    /// Where the entry stands in the heap; the next free entry when it is free.
+    /// Where the entry stands in the heap, `DUE` or `CANCELLED` after that; the next free entry when it is free.
     place: u32,
 }
 
@@ -71,16 +73,24 @@ pub(crate) struct Timers {
     heap: Vec<(Tick, u32)>,
     entries: Vec<Entry>,
     free: u32,
+    /// Entries that have expired and were not handed out, in order.
+    due: VecDeque<u32>,
 }
+
+const DUE: u32 = u32::MAX - 1;
+const CANCELLED: u32 = u32::MAX - 2;
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { heap: Vec::new(), entries: Vec::new(), free: u32::MAX }
+        Self { heap: Vec::new(), entries: Vec::new(), free: u32::MAX, due: VecDeque::new() }
     }
 
     /// The earliest deadline.
     #[inline]
     pub(crate) fn next(&self) -> Option<Tick> {
+        if !self.due.is_empty() {
+            return Some(Tick::default());
+        }
         self.heap.first().map(|&(tick, _)| tick)
     }
 
@@ -103,28 +113,56 @@ impl Timers {
     /// Forgets the timer and leaves `NONE` in its place.
     pub(crate) fn cancel(&mut self, id: &mut TimerId) {
         if !id.is_none() {
-            let place = self.entries[id.0 as usize].place as usize;
-            self.take(place);
+            let entry = &mut self.entries[id.0 as usize];
+            if entry.place == DUE {
+                entry.place = CANCELLED;
+            } else {
+                let place = entry.place as usize;
+                self.take(place);
+                self.give_back(id.0);
+            }
             *id = TimerId::NONE;
         }
     }
 
-    /// Takes out one timer that is due at `now`, the earliest first.
-    pub(crate) fn expire(&mut self, now: Tick) -> Option<Timer> {
-        (self.next()? <= now).then(|| self.take(0))
+    /// Sets one timer aside that is due at `now`, the earliest first, and says whether there was one. It is handed out by
+    /// `take_due`, unless it is cancelled before.
+    pub(crate) fn expire(&mut self, now: Tick) -> bool {
+        let due = self.heap.first().is_some_and(|&(tick, _)| tick <= now);
+        if due {
+            let id = self.take(0);
+            self.entries[id as usize].place = DUE;
+            self.due.push_back(id);
+        }
+        due
     }
 
-    fn take(&mut self, place: usize) -> Timer {
+    /// Hands out the next timer that has expired.
+    pub(crate) fn take_due(&mut self) -> Option<Timer> {
+        loop {
+            let id = self.due.pop_front()?;
+            let Entry { timer, place } = self.entries[id as usize];
+            self.give_back(id);
+            if place == DUE {
+                return Some(timer);
+            }
+        }
+    }
+
+    /// Takes an entry out of the heap.
+    fn take(&mut self, place: usize) -> u32 {
         let (_, id) = self.heap.swap_remove(place);
         if place < self.heap.len() {
             self.entries[self.heap[place].1 as usize].place = place as u32;
             self.rise(place);
             self.sink(place);
         }
-        let entry = &mut self.entries[id as usize];
-        entry.place = self.free;
+        id
+    }
+
+    fn give_back(&mut self, id: u32) {
+        self.entries[id as usize].place = self.free;
         self.free = id;
-        entry.timer
     }
 
     fn rise(&mut self, mut place: usize) {
@@ -173,10 +211,26 @@ mod tests {
             timers.arm(Tick(n.into()), timer(n));
         }
         assert_eq!(timers.next(), Some(Tick(10)));
-        assert_eq!(timers.expire(Tick(9)), None);
-        let due: Vec<_> = std::iter::from_fn(|| timers.expire(Tick(30))).collect();
+        assert!(!timers.expire(Tick(9)));
+        while timers.expire(Tick(30)) {}
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).collect();
         assert_eq!(due, [timer(10), timer(20), timer(30)]);
         assert_eq!(timers.next(), Some(Tick(40)));
+    }
+
+    #[test]
+    fn a_timer_that_is_due_can_be_cancelled_before_it_is_handed_out() {
+        let mut timers = Timers::new();
+        let mut ids: Vec<_> = (1..=3).map(|n| timers.arm(Tick(n), timer(n as u32))).collect();
+        while timers.expire(Tick(3)) {}
+        timers.cancel(&mut ids[1]);
+        let mut again = timers.arm(Tick(4), timer(4));
+        assert_eq!(timers.take_due(), Some(timer(1)));
+        assert_eq!(timers.take_due(), Some(timer(3)));
+        assert_eq!(timers.take_due(), None);
+        assert_eq!(timers.next(), Some(Tick(4)));
+        timers.cancel(&mut again);
+        assert_eq!(timers.next(), None);
     }
 
     #[test]
@@ -202,7 +256,7 @@ mod tests {
         armed.sort_by_key(|(at, _)| *at);
         for (at, _) in armed {
             assert_eq!(timers.next(), Some(Tick(at)));
-            assert!(timers.expire(Tick(at)).is_some());
+            assert!(timers.expire(Tick(at)) && timers.take_due().is_some());
         }
         assert_eq!(timers.next(), None);
     }

@@ -311,7 +311,7 @@ impl Core {
     /// Ends an exchange whose both halves are complete, and says whether it did.
     pub(crate) fn exchange_may_end(&mut self, index: u32) -> bool {
         let link = self.link(index);
-        if link.state != State::Open || link.queued() > 0 {
+        if link.state != State::Open || link.queued() > 0 || link.flags.releasing {
             return false;
         }
         let (conn, end_received) = (link.conn, link.flags.end_received);

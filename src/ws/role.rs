@@ -45,6 +45,11 @@ impl WebSocket {
         }
     }
 
+    /// How many bytes of shared frames wait for the end of a message sent in pieces.
+    pub(crate) fn held(&self) -> usize {
+        self.cold.as_ref().map_or(0, |cold| cold.held.iter().map(|frame| frame.bytes().len()).sum())
+    }
+
     fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
     }
@@ -98,11 +103,10 @@ impl Core {
         let send_max = link.limits.send_max;
         let Some(websocket) = websocket(link) else { return Err(SendError::Role) };
         if websocket.sender.in_message() {
-            let held = &mut websocket.cold().held;
-            if queued + held.iter().map(|frame| frame.bytes().len()).sum::<usize>() > send_max {
+            if queued + websocket.held() > send_max {
                 return Err(SendError::Overrun);
             }
-            held.push(frame.clone());
+            websocket.cold().held.push(frame.clone());
             return Ok(Flow::Full);
         }
         self.message_passed(index);

@@ -216,7 +216,7 @@ impl Server {
         house.upgrade(&mut client);
         house.until("it is open", |house| house.data.opened("opened").is_some());
         let id = house.data.opened("opened").unwrap();
-        house.data.log.retain(|(_, what)| what != "opened");
+        house.data.log.retain(|(of, _)| *of != id);
         (client, id)
     }
 
@@ -225,7 +225,7 @@ impl Server {
         let client = Client::tcp(self.raw_address);
         house.until("it is open", |house| house.data.opened("raw opened").is_some());
         let id = house.data.opened("raw opened").unwrap();
-        house.data.log.retain(|(_, what)| what != "raw opened");
+        house.data.log.retain(|(of, _)| *of != id);
         (client, id)
     }
 }
@@ -241,6 +241,8 @@ pub(crate) struct State {
     pub(crate) numbers: Vec<u32>,
     /// Runs at each event, with its name.
     pub(crate) act: Option<Act>,
+    /// Handlers unwind at this event.
+    pub(crate) unwind: Option<&'static str>,
     /// Messages and bytes are not echoed.
     pub(crate) silent: bool,
 }
@@ -248,6 +250,13 @@ pub(crate) struct State {
 pub(crate) type Act = Box<dyn FnMut(&str, ConnId, &mut Io<State>)>;
 
 impl State {
+    /// Without the message of a panic, of which there would be many.
+    fn unwind_at(&self, event: &str) {
+        if self.unwind == Some(event) {
+            std::panic::resume_unwind(Box::new("told to"));
+        }
+    }
+
     fn opened(&self, what: &str) -> Option<ConnId> {
         self.log.iter().find(|(_, heard)| heard == what).map(|(id, _)| *id)
     }
@@ -276,6 +285,7 @@ impl Protocol<State> for Hall {
     fn accept(&mut self, request: &Request<'_>, state: &mut State, io: &mut Io<State>) -> Decision<State> {
         let id = request.id();
         state.log.push((id, format!("accept {}", request.path())));
+        state.unwind_at("accept");
         if let Some(mut act) = state.act.take() {
             act("accept", id, io);
             state.act.get_or_insert(act);
@@ -301,6 +311,7 @@ impl Probe {
         let id = cx.id();
         let what = if more.is_empty() { event.to_owned() } else { format!("{event} {more}") };
         cx.data.log.push((id, what));
+        cx.data.unwind_at(event);
         if let Some(mut act) = cx.data.act.take() {
             act(event, id, cx.io);
             cx.data.act.get_or_insert(act);
