@@ -242,6 +242,7 @@ impl<'a, D> Conn<'a, D> {
         let core = &mut self.io.core;
         let Some(conn) = core.conns.get_mut(id).filter(|conn| !conn.ended) else { return };
         core.timers.cancel(&mut conn.timer);
+        conn.timer_due = false;
         conn.timer = core.timers.arm(at, Timer::User(id));
     }
 
@@ -250,6 +251,7 @@ impl<'a, D> Conn<'a, D> {
         let core = &mut self.io.core;
         if let Some(conn) = core.conns.get_mut(self.id.0) {
             core.timers.cancel(&mut conn.timer);
+            conn.timer_due = false;
         }
     }
 
@@ -271,6 +273,15 @@ impl<'a, D> Conn<'a, D> {
     #[doc(alias = "ka_time")]
     pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> io::Result<()> {
         self.with_socket(|net, fd| net.set_keepalive(fd, keepalive))
+    }
+
+    /// Whether small segments are sent at once (`TCP_NODELAY`), which they are unless this says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_keepalive`](Self::set_keepalive).
+    pub fn set_nodelay(&mut self, on: bool) -> io::Result<()> {
+        self.with_socket(|net, fd| net.set_nodelay(fd, on))
     }
 
     /// Sets the sizes of the kernel's buffers, in bytes; `None` leaves one as it is.

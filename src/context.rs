@@ -135,6 +135,7 @@ impl Builder {
     }
 
     /// How many connections one address may have at once, in all listeners together; more are closed right after accepting.
+    /// An IPv6 address is counted as it is: who has a whole network has many.
     /// Default: no limit.
     #[must_use]
     pub fn max_per_address(mut self, links: usize) -> Self {
@@ -202,6 +203,7 @@ impl<D> Context<D> {
         }
         if !core.changes.is_empty() {
             core.tell(host);
+            self.forget_acceptors();
         }
         // The sleep is about to begin: a time that was read up to here is of no use after it.
         self.io.core.turn_ended();
@@ -299,10 +301,12 @@ impl<D> Context<D> {
         self.io.core.detach(host);
         self.io.core.leave();
         self.settle_all(data);
-        self.end_protocols(data);
-        self.settle_all(data);
         // Nothing is registered and everything has ended, so that this says nothing to the host.
         self.io.core.tell(host);
+        self.end_protocols(data);
+        self.settle_all(data);
+        self.io.core.tell(host);
+        self.io.drop_tasks();
         self.io.close_remote();
     }
 
@@ -331,6 +335,7 @@ impl<D> Context<D> {
         self.io.take_back_lent();
         let core = &mut self.io.core;
         core.current = crate::engine::NOBODY;
+        core.handling = false;
         core.out.clear();
         if let Some(link) = core.conns.at(conn).map(|(_, conn)| conn.link)
             && core.links.at(link).is_some()
@@ -384,13 +389,13 @@ impl<D> Context<D> {
         self.buffer = buffer;
     }
 
-    /// Goes on with the input that a link has kept.
-    fn resume(&mut self, index: u32, data: &mut D) {
+    /// Goes on with the input that a link has kept, and says how many messages that gave.
+    fn resume(&mut self, index: u32, data: &mut D) -> u32 {
         let core = &mut self.io.core;
         let link = core.link(index);
         // Pausing holds back content, not the end of an exchange that is complete.
         if link.state == State::Ended || (link.flags.paused && !matches!(link.role, Role::Http(_))) {
-            return;
+            return 0;
         }
         link.flags.backlog = false;
         let mut kept = link.kept.take().unwrap_or_default();
@@ -401,57 +406,58 @@ impl<D> Context<D> {
         } else {
             kept.start = kept.bytes.len() - left.bytes;
             let link = self.io.core.link(index);
-            if !matches!(link.state, State::Ended | State::Finishing | State::Lingering) {
+            if link.state == State::Open {
                 link.kept = Some(kept);
                 link.flags.backlog = left.stopped;
             }
         }
-        if self.io.core.links.at(index).is_some() {
-            self.io.core.mark(index);
-        }
+        self.io.core.input_kept(index);
+        left.messages
     }
 
     /// Keeps what a link has not used. `stopped` says that it could be, and is not for now.
     fn put_back(&mut self, index: u32, rest: &[u8], stopped: bool) {
         let core = &mut self.io.core;
-        if matches!(core.link(index).state, State::Ended | State::Finishing | State::Lingering) {
+        if core.link(index).state != State::Open {
             return;
         }
         core.keep(index, rest);
         core.link(index).flags.backlog = stopped && !rest.is_empty();
-        core.mark(index);
+        core.input_kept(index);
     }
 
     /// Hands the input of a link to its role, as far as it goes.
     fn handle(&mut self, index: u32, input: &mut [u8], data: &mut D) -> Left {
         self.io.core.make_current(index);
+        self.io.core.handling = true;
         let mut used = 0;
         let mut budget = MESSAGES;
-        let left = loop {
+        let (bytes, stopped) = loop {
             let link = self.io.core.link(index);
-            if matches!(link.state, State::Ended | State::Finishing | State::Lingering) {
-                break Left { bytes: 0, stopped: false };
+            if link.state != State::Open {
+                break (0, false);
             }
             let rest = &mut input[used..];
             let (took, next) = match &link.role {
                 Role::WebSocket(_) => self.handle_websocket(index, rest, &mut budget, data),
-                Role::Http(_) => self.handle_http(index, rest, data),
+                Role::Http(_) => self.handle_http(index, rest, &mut budget, data),
                 Role::Raw => self.handle_raw(index, rest, data),
                 Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => (rest.len(), Next::More),
             };
             used += took;
             match next {
-                Next::Again => {}
-                Next::More => break Left { bytes: input.len() - used, stopped: false },
-                Next::Stop => break Left { bytes: input.len() - used, stopped: true },
-                Next::Later => {
+                Next::Again if budget > 0 => {}
+                Next::More => break (input.len() - used, false),
+                Next::Stop => break (input.len() - used, true),
+                Next::Again | Next::Later => {
                     self.io.core.resume_later(index);
-                    break Left { bytes: input.len() - used, stopped: true };
+                    break (input.len() - used, true);
                 }
             }
         };
+        self.io.core.handling = false;
         self.io.core.release_current();
-        left
+        Left { bytes, stopped, messages: MESSAGES - budget }
     }
 
     fn handle_websocket(
@@ -510,7 +516,8 @@ impl<D> Context<D> {
             if cx.io.core.interrupted {
                 cx.io.core.interrupted = false;
                 let link = cx.io.core.link(index);
-                let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
+                let closing =
+                    matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
                 if link.state != State::Open || closing {
                     break Next::Again;
                 }
@@ -582,8 +589,11 @@ impl<D> Context<D> {
     fn input_ended(&mut self, index: u32, data: &mut D) {
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.flags.write_failed || matches!(link.state, State::Lingering) {
+        if link.flags.write_failed {
             return core.end(index, CloseReason::PeerEnded);
+        }
+        if link.state == State::Lingering {
+            return core.end(index, CloseReason::Closed);
         }
         if link.state == State::Finishing {
             // Our last bytes still go out; then it is over.
@@ -653,9 +663,16 @@ impl<D> Context<D> {
                     self.io.core.count_address(link);
                 }
                 self.install(data);
+                self.io.core.wind_up_late(conn);
             }
             None => self.io.core.net.close(socket),
         }
+    }
+
+    /// What accepts for a raw listener goes with it.
+    fn forget_acceptors(&mut self) {
+        let links = &self.io.core.links;
+        self.acceptors.retain(|(listener, _)| links.get(*listener).is_some());
     }
 
     fn wake_up(&mut self, index: u32) {
@@ -762,23 +779,26 @@ impl<D> Context<D> {
                         }
                     }
                 }
-                Fresh::Acceptor(listener, accept) => self.acceptors.push((listener, accept)),
+                Fresh::Acceptor(listener, accept) => {
+                    self.acceptors.retain(|(known, _)| self.io.core.links.get(*known).is_some());
+                    self.acceptors.push((listener, accept));
+                }
                 Fresh::Site(site, protocols) => self.start_site(site, protocols, data),
                 Fresh::Decision(conn, decision) => self.decided(conn, decision, data),
             }
         }
     }
 
-    fn start_site(&mut self, site: Key, mut protocols: Vec<Box<dyn Protocol<D>>>, data: &mut D) {
+    fn start_site(&mut self, site: Key, protocols: Vec<Box<dyn Protocol<D>>>, data: &mut D) {
         let keys = self.io.core.sites.get(site).map(|facts| facts.protocols.clone()).unwrap_or_default();
-        for (protocol, key) in protocols.iter_mut().zip(keys) {
-            protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
-        }
         let place = site.index as usize;
         if self.protocols.len() <= place {
             self.protocols.resize_with(place + 1, Vec::new);
         }
         self.protocols[place] = protocols;
+        for (protocol, key) in self.protocols[place].iter_mut().zip(keys) {
+            protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
+        }
     }
 
     /// Does what the call has left to do: writes, tells handlers, ends what has ended.
@@ -791,8 +811,8 @@ impl<D> Context<D> {
 
     fn settle_slowly(&mut self, data: &mut D, budget: &mut Budget) {
         loop {
-            self.install(data);
             self.run_commands(data, budget);
+            self.install(data);
             if !self.io.core.ended.is_empty() && budget.take() {
                 self.tell_closed(data);
             } else if !self.io.core.notices.is_empty() && budget.take() {
@@ -836,6 +856,12 @@ impl<D> Context<D> {
         if !self.io.core.hears(key) {
             return;
         }
+        if let (Notice::Timer, Some(conn)) = (&notice, self.io.core.conns.get_mut(key)) {
+            // It may have been cancelled, or set anew, since it expired.
+            if !std::mem::take(&mut conn.timer_due) {
+                return;
+            }
+        }
         self.with_gathered(key.index, data, |handler, cx| match handler {
             AnyHandler::WebSocket(handler) => match notice {
                 Notice::Writable => handler.writable(cx),
@@ -876,7 +902,6 @@ impl<D> Context<D> {
                 return;
             };
             match command {
-                Command::Wake => {}
                 Command::Post(task) => task(data, &mut self.io),
                 Command::Notify(id, event) => {
                     let _ = self.io.notify(id, event);
@@ -916,7 +941,7 @@ impl<D> Context<D> {
             }
             if let Some(link) = self.io.core.links.get_mut(key) {
                 link.flags.to_resume = false;
-                self.resume(key.index, data);
+                budget.delivered(self.resume(key.index, data));
             }
         }
         self.settle_slowly(data, &mut budget);
@@ -939,6 +964,7 @@ impl<D> Context<D> {
             Timer::User(key) => {
                 if let Some(conn) = core.conns.get_mut(key) {
                     conn.timer = crate::engine::timers::TimerId::NONE;
+                    conn.timer_due = true;
                     core.notice(key, Notice::Timer);
                 }
             }
@@ -960,6 +986,11 @@ impl<D> Context<D> {
     fn phase_expired(&mut self, index: u32) {
         let core = &mut self.io.core;
         let link = core.link(index);
+        if link.state != State::Ended && link.queued() > 0 && link.is_closing() {
+            // What is queued is still being taken, which has a limit of its own.
+            let closing = link.limits.closing;
+            return core.arm_phase(index, closing);
+        }
         match (link.state, &link.role) {
             (State::Ended, _) => {}
             (State::Finishing | State::Lingering, _) => {
@@ -1001,10 +1032,11 @@ impl<D> Default for Context<D> {
 
 impl<D> Drop for Context<D> {
     fn drop(&mut self) {
-        self.io.close_remote();
         if self.abandoned {
+            self.io.abandon_remote();
             return self.io.core.abandon();
         }
+        self.io.close_remote();
         if self.io.core.is_attached() {
             log::error!(target: "lodger::host", "a context was dropped while its host still watches its descriptors");
         }
@@ -1026,6 +1058,8 @@ struct Left {
     bytes: usize,
     /// It could be used, and is not for now.
     stopped: bool,
+    /// How many messages were delivered.
+    messages: u32,
 }
 
 /// What a role wants after a step.

@@ -27,8 +27,8 @@ use std::time::{Instant, SystemTime};
 
 /// The clocks and the source of randomness of a context.
 pub trait Env {
-    /// The monotonic time. Asked for at most once a turn, after the sleep, and only when a deadline exists or a timer is
-    /// set.
+    /// The monotonic time. Serving asks for it at most once a turn, after the sleep, and only when a deadline exists; setting a
+    /// timer asks anew.
     fn now(&mut self) -> Instant;
 
     /// The wall clock, for the `Date` field (RFC 9110, section 6.6.1).

@@ -117,6 +117,8 @@ pub enum SendError {
     Responded,
     /// No response was begun.
     NotResponding,
+    /// The request's protocol has not decided about it yet.
+    Undecided,
     /// More content than the response announced, or less when it was ended (RFC 9112, section 6.3).
     Length,
     /// A field of the response has a name or a value that must not be sent, or would contradict the framing.
@@ -135,6 +137,7 @@ impl fmt::Display for SendError {
             Self::ControlTooLong => "control frame longer than 125 bytes",
             Self::Responded => "a response was given already",
             Self::NotResponding => "no response was begun",
+            Self::Undecided => "no decision about the request yet",
             Self::Length => "content differs from the length that was announced",
             Self::Field => "response field not allowed",
         })

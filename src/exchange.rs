@@ -7,7 +7,7 @@ use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
 use crate::http::{Fields, Request, Response, StatusCode};
 use crate::http1::body::{BodyError, Decoder, Step};
 use crate::http1::encode::Asked;
-use crate::http1::head::{self, Head};
+use crate::http1::head::{self, Framing, Head};
 use crate::http1::role::{Output, Phase};
 use crate::net::Peer;
 use crate::role::Role;
@@ -28,19 +28,30 @@ struct Upgrade<'a> {
 
 impl<D> Context<D> {
     /// Takes one step of HTTP with the input of a link.
-    pub(crate) fn handle_http(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
+    pub(crate) fn handle_http(
+        &mut self,
+        index: u32,
+        input: &mut [u8],
+        budget: &mut u32,
+        data: &mut D,
+    ) -> (usize, Next) {
         let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
         match server.phase {
-            Phase::Head => self.read_head(index, input, data),
+            Phase::Head => {
+                *budget = budget.saturating_sub(1);
+                self.read_head(index, input, data)
+            }
             Phase::Deciding => (0, Next::Stop),
             Phase::Exchange => {
                 let received = server.received;
+                self.io.core.pump_file(index);
+                let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
                 if server.response == Output::Complete && self.io.core.exchange_may_end(index) {
                     (0, Next::Again)
                 } else if received {
                     (0, Next::Stop)
                 } else {
-                    self.read_content(index, input, data)
+                    self.read_content(index, input, budget, data)
                 }
             }
         }
@@ -104,6 +115,7 @@ impl<D> Context<D> {
             Ok(content) => server.content = content,
             Err(error) => return core.refuse(index, error_response(error.status())),
         }
+        core.await_content(index);
         let Some(facts) = core.sites.get(site) else { return core.abort(index, CloseReason::Leaving) };
         if !facts.policy.answers_to(head.host) {
             return core.refuse(index, error_response(StatusCode::MISDIRECTED_REQUEST));
@@ -112,6 +124,10 @@ impl<D> Context<D> {
         let mut protocol = 0;
         let mut upgrade = None;
         if request.is_websocket() {
+            // Whoever passes it on may take what follows for content, and we for frames.
+            if !matches!(head.framing, Framing::None | Framing::Length(0)) {
+                return core.refuse(index, error_response(StatusCode::BAD_REQUEST));
+            }
             if !facts.policy.lets_in(request.origin(), request.host()) {
                 return self.answer(index, error_response(StatusCode::FORBIDDEN));
             }
@@ -134,6 +150,9 @@ impl<D> Context<D> {
         let Some(chosen) = chosen else {
             return self.answer(index, error_response(StatusCode::NOT_FOUND));
         };
+        if let Some(server) = self.io.core.server(index) {
+            server.phase = Phase::Deciding;
+        }
         self.running = conn.index;
         let decision = chosen.accept(&request, data, &mut self.io);
         self.running = crate::engine::link::NO_CONN;
@@ -163,7 +182,13 @@ impl<D> Context<D> {
         if self.io.core.live(conn).is_none() || self.io.core.link(index).state != State::Open {
             return;
         }
+        if let Some(server) = self.io.core.server(index) {
+            server.phase = Phase::Exchange;
+        }
         match (decision, upgrade) {
+            (Decision::WebSocket(_), _) if self.is_ending(index) => {
+                self.answer(index, error_response(StatusCode::SERVICE_UNAVAILABLE));
+            }
             (Decision::WebSocket(accept), Some(upgrade)) => {
                 self.upgrade(index, conn, accept, request, &upgrade, data)
             }
@@ -185,6 +210,14 @@ impl<D> Context<D> {
         }
     }
 
+    /// Whether a link is only there for what it has under way.
+    fn is_ending(&mut self, index: u32) -> bool {
+        let core = &mut self.io.core;
+        let Some(server) = core.server(index) else { return false };
+        let (last, site) = (server.last, server.site);
+        last || core.leaving || core.sites.get(site).is_none_or(|facts| facts.removed)
+    }
+
     /// A decision that was to come later is there.
     pub(crate) fn decided(&mut self, conn: Key, decision: Decision<D>, data: &mut D) {
         if !self.io.core.is_deciding(conn) {
@@ -193,6 +226,7 @@ impl<D> Context<D> {
         let Some(index) = self.io.core.live(conn).map(|conn| conn.link) else { return };
         let core = &mut self.io.core;
         core.cancel_phase(index);
+        core.await_content(index);
         let limits = core.limits(index);
         let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
         let Some(server) = core.server(index) else { return };
@@ -251,6 +285,7 @@ impl<D> Context<D> {
                 handler.opened(cx, request);
             }
         });
+        self.io.core.wind_up_late(conn);
     }
 
     /// The handler has the exchange.
@@ -262,15 +297,6 @@ impl<D> Context<D> {
         request: &Request<'_>,
         data: &mut D,
     ) {
-        let core = &mut self.io.core;
-        if core.server(index).is_some_and(|server| !server.content.is_complete()) {
-            let stall = core.limits(index).body_stall;
-            let now = core.now();
-            let link = core.link(index);
-            link.active = now;
-            link.flags.timed = true;
-            core.arm_phase(index, stall);
-        }
         *self.handlers.place(conn.index) = Some(AnyHandler::Http(handler));
         self.with_handler(conn.index, data, |handler, cx| {
             if let AnyHandler::Http(handler) = handler {
@@ -291,7 +317,7 @@ impl<D> Context<D> {
         }
     }
 
-    fn read_content(&mut self, index: u32, input: &[u8], data: &mut D) -> (usize, Next) {
+    fn read_content(&mut self, index: u32, input: &[u8], budget: &mut u32, data: &mut D) -> (usize, Next) {
         let link = self.io.core.link(index);
         if link.flags.paused {
             return (0, Next::Stop);
@@ -309,6 +335,7 @@ impl<D> Context<D> {
                 }
                 Ok((Step::Piece(piece), took)) => {
                     used += took;
+                    *budget = budget.saturating_sub(1);
                     self.content_piece(index, conn, piece, data);
                 }
                 Ok((Step::End(trailers), took)) => {
@@ -327,6 +354,9 @@ impl<D> Context<D> {
             }
             if link.flags.paused {
                 break Next::Stop;
+            }
+            if *budget == 0 {
+                break Next::Later;
             }
         };
         if let Some(server) = self.io.core.server(index) {
@@ -373,6 +403,7 @@ impl<D> Context<D> {
     /// The peer has ended its half of an HTTP connection.
     pub(crate) fn http_input_ended(&mut self, index: u32) {
         let core = &mut self.io.core;
+        let queued = core.link(index).queued();
         let Some(server) = core.server(index) else { return };
         match server.phase {
             // A client that has all its requests out may end its half and still wants the response.
@@ -380,6 +411,8 @@ impl<D> Context<D> {
                 server.asked.keep_alive = false;
                 core.resume_later(index);
             }
+            // The last response may still be on its way.
+            Phase::Head if queued > 0 => core.finish_and_linger(index),
             Phase::Head | Phase::Deciding | Phase::Exchange => core.end(index, CloseReason::PeerEnded),
         }
     }
@@ -390,10 +423,11 @@ impl<D> Context<D> {
         let now = core.now();
         let limits = core.limits(index);
         let link = core.link(index);
-        let (active, partial) = (link.active, link.kept.is_some());
+        let (active, partial, queued) = (link.active, link.kept.is_some(), link.queued());
         let Some(server) = core.server(index) else { return };
         match server.phase {
             Phase::Head if partial => core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT)),
+            Phase::Head if queued > 0 => core.finish_and_linger(index),
             Phase::Head => core.end(index, CloseReason::PeerEnded),
             Phase::Deciding => {
                 server.phase = Phase::Exchange;

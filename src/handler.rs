@@ -149,7 +149,8 @@ pub struct Closed {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// An HTTP exchange is complete: the request was received, the response handed over for sending.
+    /// An HTTP exchange is complete: the response was handed over for sending, and the request received, or as much of it as
+    /// anybody wanted.
     #[doc(alias = "LWS_CALLBACK_HTTP_FILE_COMPLETION")]
     Completed,
     /// The WebSocket closing handshake took place (RFC 6455, section 7.1.4).
@@ -161,11 +162,11 @@ pub enum CloseReason {
         /// The reason the peer gave.
         reason: String,
     },
-    /// We ended it, with `close`, and the peer followed.
+    /// We ended it, with `close` or `finish`, and the peer followed.
     Closed,
     /// We ended it, with `abort`.
     Aborted,
-    /// The peer ended it without a word: end of input, for a WebSocket without a Close (1006).
+    /// The peer ended it without a word: end of input, for a WebSocket without a Close (1006), for HTTP within a request.
     PeerEnded,
     /// Reading or writing failed: reset by the peer, for one.
     Io(io::Error),
@@ -173,7 +174,7 @@ pub enum CloseReason {
     Protocol(ProtocolError),
     /// The peer sent a frame or a message over the limit, and was told with 1009.
     TooLarge,
-    /// The content of a request broke RFC 9112, or ended early.
+    /// The content of a request broke RFC 9112.
     Content,
     /// The content of a request is over [`Limits::content`](crate::Limits::content); the answer was 413.
     ContentTooLarge,

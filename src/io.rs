@@ -488,7 +488,11 @@ impl<D> Io<D> {
             AdoptRefused::Full
         } else {
             match self.core.net.adopt(descriptor.as_fd()) {
-                Ok(()) => return Ok(descriptor),
+                Ok(()) => {
+                    // Only TCP has this option.
+                    let _ = self.core.net.set_nodelay(descriptor.as_fd(), true);
+                    return Ok(descriptor);
+                }
                 Err(error) => AdoptRefused::Nonblocking(error),
             }
         };
@@ -562,6 +566,14 @@ impl<D> Io<D> {
         self.core.env.now()
     }
 
+    /// What was to be done later is not done any more.
+    pub(crate) fn drop_tasks(&mut self) {
+        let tasks: Vec<Key> = self.tasks.iter().map(|(key, _)| key).collect();
+        for task in tasks {
+            self.cancel(TaskId(task));
+        }
+    }
+
     // The context as a whole.
 
     /// Closes gracefully: listeners close, every WebSocket gets a Close with `code`, idle HTTP connections end, requests under way
@@ -595,6 +607,12 @@ impl<D> Io<D> {
         self.wake_link
             .and_then(|index| self.core.links.at(index))
             .is_some_and(|(_, link)| link.is_registered())
+    }
+
+    pub(crate) fn abandon_remote(&mut self) {
+        if let Some(remote) = &self.remote {
+            remote.0.abandon();
+        }
     }
 
     pub(crate) fn close_remote(&mut self) {

@@ -21,7 +21,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A handle on a context for other threads: `Clone`, `Send` and `Sync`, whatever `D` is.
 ///
@@ -46,7 +46,6 @@ struct Queue<D> {
 pub(crate) type Task<D> = Box<dyn FnOnce(&mut D, &mut Io<D>) + Send>;
 
 pub(crate) enum Command<D> {
-    Wake,
     Post(Task<D>),
     Notify(ConnId, Box<dyn Any + Send>),
     RequestWritable(ConnId),
@@ -99,12 +98,13 @@ impl<D> Remote<D> {
     ///
     /// # Errors
     ///
-    /// [`PostError::Gone`]. A full queue wakes the loop already.
+    /// [`PostError::Gone`].
     pub fn wake(&self) -> Result<(), PostError<()>> {
-        match self.0.put(Command::Wake) {
-            Ok(()) | Err(PostError::Full(_)) => Ok(()),
-            Err(PostError::Gone(_)) => Err(PostError::Gone(())),
+        if self.0.lock().closed {
+            return Err(PostError::Gone(()));
         }
+        self.0.raise();
+        Ok(())
     }
 
     /// Runs `task` in the context's thread.
@@ -259,11 +259,22 @@ impl<D> Inbox<D> {
 
     /// The context goes: whatever waits is dropped, outside the lock.
     pub(crate) fn close(&self) {
-        let commands = {
-            let mut queue = self.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.commands)
-        };
+        Self::close_queue(self.lock());
+    }
+
+    /// The same where a fork may have left the lock with a thread that is not there any more.
+    pub(crate) fn abandon(&self) {
+        match self.queue.try_lock() {
+            Ok(queue) => Self::close_queue(queue),
+            Err(TryLockError::Poisoned(poisoned)) => Self::close_queue(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn close_queue(mut queue: MutexGuard<'_, Queue<D>>) {
+        queue.closed = true;
+        let commands = std::mem::take(&mut queue.commands);
+        drop(queue);
         drop(commands);
     }
 }

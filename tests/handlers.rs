@@ -112,8 +112,23 @@ impl Quiet for House {
 }
 
 const EVENTS: &[&str] = &[
-    "accept", "opened", "raw opened", "request", "message", "ping", "pong", "peer_closed", "received", "end", "body",
-    "body_complete", "readable", "writable", "timer", "event", "closed",
+    "accept",
+    "opened",
+    "raw opened",
+    "request",
+    "message",
+    "ping",
+    "pong",
+    "peer_closed",
+    "received",
+    "end",
+    "body",
+    "body_complete",
+    "readable",
+    "writable",
+    "timer",
+    "event",
+    "closed",
 ];
 
 /// Runs `act` at the first `event` of each conn kind, and then checks that all ended as they should.
@@ -414,7 +429,18 @@ fn crowd_survives(event: &'static str) {
 
 #[test]
 fn handler_that_unwinds_is_not_run_again_and_harms_nobody() {
-    for event in ["message", "ping", "received", "body", "body_complete", "readable", "writable", "timer", "event", "closed"] {
+    for event in [
+        "message",
+        "ping",
+        "received",
+        "body",
+        "body_complete",
+        "readable",
+        "writable",
+        "timer",
+        "event",
+        "closed",
+    ] {
         crowd_survives(event);
     }
 }

@@ -1299,7 +1299,9 @@ fn the_options_of_a_listener_are_set_on_each_connection() {
     struct Held(Rc<RefCell<Option<std::os::fd::OwnedFd>>>);
     impl lodger::raw::Handler<State> for Held {
         fn closed(self: Box<Self>, _: &mut Cx<'_, State>, closed: lodger::Closed) {
-            let lodger::CloseReason::Released { descriptor, .. } = closed.reason else { panic!("{closed:?}") };
+            let lodger::CloseReason::Released { descriptor, .. } = closed.reason else {
+                panic!("{closed:?}")
+            };
             *self.0.borrow_mut() = Some(descriptor);
         }
     }

@@ -70,14 +70,16 @@ impl Core {
                 self.hand_over(index);
             }
             let link = self.link(index);
-            link.flags.dirty = false;
-            if link.state == State::Ended {
-                if link.is_registered() {
-                    // A refused change ended it: its removal is a batch of its own.
-                    self.mark(index);
-                } else {
-                    self.let_go(index);
-                }
+            if link.state == State::Ended && !link.is_registered() {
+                self.let_go(index);
+            }
+        }
+        // What came up meanwhile is a batch of its own: the removal of what a refused change has ended, a listener for which
+        // there is room again.
+        for &index in &changed {
+            if let Some(link) = self.links.at_mut(index) {
+                link.flags.dirty = false;
+                self.mark(index);
             }
         }
         if let Some(scope) = scope {

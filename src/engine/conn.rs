@@ -19,6 +19,8 @@ pub(crate) struct Conn {
     pub(crate) cold: Option<Box<Cold>>,
     /// `writable` was asked for and has not come yet.
     pub(crate) writable_wanted: bool,
+    /// The timer has expired, and `timer` is on its way.
+    pub(crate) timer_due: bool,
     /// Its end is decided and `closed` is on its way; nothing but that follows.
     pub(crate) ended: bool,
 }
@@ -43,6 +45,7 @@ impl Conn {
             timer: TimerId::NONE,
             cold: None,
             writable_wanted: false,
+            timer_due: false,
             ended: false,
         }
     }

@@ -65,12 +65,15 @@ impl Core {
 
     pub(crate) fn pause(&mut self, index: u32) {
         let link = self.link(index);
-        if link.state != State::Open || link.flags.paused {
+        if link.state != State::Open || link.flags.paused || link.flags.releasing {
             return;
         }
-        // Nobody reads a closing connection but for the peer's Close.
-        if matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send()) {
-            return;
+        match &link.role {
+            // A closing connection is only read for the peer's Close.
+            Role::WebSocket(websocket) if !websocket.closing.may_send() => return,
+            // There is no content to hold back.
+            Role::Http(server) if server.phase != Phase::Exchange => return,
+            _ => {}
         }
         link.flags.paused = true;
         link.flags.small_reads = true;
@@ -80,7 +83,8 @@ impl Core {
     }
 
     pub(crate) fn resume(&mut self, index: u32) {
-        if !std::mem::take(&mut self.link(index).flags.paused) {
+        let link = self.link(index);
+        if link.flags.releasing || !std::mem::take(&mut link.flags.paused) {
             return;
         }
         let now = self.now();
@@ -120,15 +124,9 @@ impl Core {
             Role::Http(server) => match (server.phase, server.response) {
                 // Once the response is complete, the connection ends behind it.
                 (Phase::Exchange, Output::Content(_) | Output::Complete) => server.asked.keep_alive = false,
-                (Phase::Head, _) | (Phase::Deciding | Phase::Exchange, _) => {
-                    self.set_reason(index, CloseReason::Closed);
-                    self.finish_and_linger(index);
-                }
+                (Phase::Head | Phase::Deciding | Phase::Exchange, _) => self.finish_and_linger(index),
             },
-            Role::Raw => {
-                self.set_reason(index, CloseReason::Closed);
-                self.finish_and_linger(index);
-            }
+            Role::Raw => self.finish_and_linger(index),
             Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => self.end(index, CloseReason::Closed),
         }
     }
@@ -218,13 +216,31 @@ impl Core {
         self.site_may_end(site);
     }
 
+    /// Winds up a conn that came to be after everything else was told to.
+    pub(crate) fn wind_up_late(&mut self, conn: Key) {
+        let Some(index) = self.live(conn).map(|conn| conn.link) else { return };
+        let Some((_, link)) = self.links.at(index) else { return };
+        let site_removed = self.sites.at(link.site).is_some_and(|(_, facts)| facts.removed);
+        if self.leaving || site_removed {
+            self.wind_up(index, CloseCode::GOING_AWAY);
+        }
+    }
+
     fn wind_up(&mut self, index: u32, code: CloseCode) {
         let link = self.link(index);
+        if link.state != State::Open {
+            return;
+        }
+        let queued = link.queued();
         match &mut link.role {
             Role::WakeUp => {}
-            Role::Http(server) if server.phase != Phase::Head => server.asked.keep_alive = false,
-            Role::Http(_) if link.kept.is_none() => self.end(index, CloseReason::Closed),
-            Role::Http(server) => server.last = true,
+            Role::Http(server) if server.phase != Phase::Head => {
+                server.asked.keep_alive = false;
+                server.last = true;
+            }
+            Role::Http(server) if link.kept.is_some() => server.last = true,
+            Role::Http(_) if queued == 0 => self.end(index, CloseReason::Closed),
+            Role::Http(_) => self.finish_and_linger(index),
             Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => {
                 self.close(index, code, "")
             }
@@ -236,6 +252,10 @@ impl Core {
         self.leaving = true;
         for index in self.all_links() {
             if self.link(index).state == State::Ended {
+                continue;
+            }
+            if self.link(index).flags.releasing {
+                self.hand_over(index);
                 continue;
             }
             let conn = self.link(index).conn;

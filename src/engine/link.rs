@@ -68,8 +68,10 @@ pub(crate) struct Flags {
     pub(crate) end_received: bool,
     /// Writing failed: output is over, input is read to its end.
     pub(crate) write_failed: bool,
-    /// Our half was shut down, or is to be once the queue is empty.
+    /// Our half is to be shut down once the queue is empty.
     pub(crate) finished: bool,
+    /// Our half was shut down.
+    pub(crate) shut: bool,
     /// A timer looks at `active`.
     pub(crate) timed: bool,
     /// It is counted for its peer's address.
@@ -137,7 +139,13 @@ impl Link {
 
     /// Whether nothing more can be sent.
     pub(crate) fn output_over(&self) -> bool {
-        self.flags.finished || self.flags.write_failed || self.state != State::Open
+        self.flags.finished || self.flags.write_failed || self.flags.releasing || self.state != State::Open
+    }
+
+    /// Whether it only waits for its last bytes to go out, or for the peer to follow.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state != State::Open
+            || matches!(&self.role, Role::WebSocket(websocket) if !websocket.closing.may_send())
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {

@@ -35,6 +35,8 @@ pub(crate) const RECEIVE: usize = 512 * 1024;
 pub(crate) const SMALL_RECEIVE: usize = 64 * 1024;
 /// How many messages one call delivers for one link.
 pub(crate) const MESSAGES: u32 = 1024;
+/// How many messages one call delivers from what was left of earlier reads, for all links.
+const MESSAGES_PER_CALL: u32 = 16 * 1024;
 /// How many links one call serves or writes.
 const LINKS_PER_CALL: u32 = 256;
 /// How much one call writes for links other than the one it was made for.
@@ -69,20 +71,26 @@ pub(crate) struct ProtocolFacts {
 pub(crate) struct Budget {
     links: u32,
     bytes: usize,
+    messages: u32,
 }
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self { links: LINKS_PER_CALL, bytes: BYTES_PER_CALL }
+        Self { links: LINKS_PER_CALL, bytes: BYTES_PER_CALL, messages: MESSAGES_PER_CALL }
     }
 
     /// Takes one link's share; false when nothing is left.
     pub(crate) fn take(&mut self) -> bool {
-        if self.links == 0 || self.bytes == 0 {
+        if self.links == 0 || self.bytes == 0 || self.messages == 0 {
             return false;
         }
         self.links -= 1;
         true
+    }
+
+    /// Charges the messages that one link has delivered.
+    pub(crate) fn delivered(&mut self, messages: u32) {
+        self.messages = self.messages.saturating_sub(messages);
     }
 }
 
@@ -116,6 +124,8 @@ pub(crate) struct Core {
     pub(crate) out: Vec<u8>,
     /// Something happened to the link being served that its frame loop has to look at.
     pub(crate) interrupted: bool,
+    /// The input of the current link is being handled: whatever it has left to do is looked at before that ends.
+    pub(crate) handling: bool,
     /// One of the lists below has an entry.
     pub(crate) work: bool,
     pub(crate) to_flush: VecDeque<Key>,
@@ -156,6 +166,7 @@ impl Core {
             current: NOBODY,
             out: Vec::new(),
             interrupted: false,
+            handling: false,
             work: false,
             to_flush: VecDeque::new(),
             to_resume: VecDeque::new(),
@@ -319,10 +330,11 @@ impl Core {
         (link.phase_timer, link.stall_timer) = (TimerId::NONE, TimerId::NONE);
         let kept = link.kept.take();
         let queue = link.queue.take();
-        let mut unsent = queue.as_ref().map_or(0, |queue| queue.len());
-        if let Role::WebSocket(websocket) = &link.role {
-            unsent += websocket.held();
-        }
+        let held = match &link.role {
+            Role::WebSocket(websocket) => websocket.held(),
+            _ => 0,
+        };
+        let mut unsent = held + queue.as_ref().map_or(0, |queue| queue.len());
         if let Some(kept) = kept {
             self.pool.give(kept.bytes);
         }
@@ -421,7 +433,9 @@ impl Core {
             buffer[..start].copy_from_slice(kept.rest());
             self.pool.give(kept.bytes);
         }
-        let end = if link.flags.small_reads { start + SMALL_RECEIVE } else { buffer.len() };
+        // What cannot be used before a response is given is kept: little of it is read.
+        let between = matches!(&link.role, Role::Http(server) if !server.is_receiving());
+        let end = if link.flags.small_reads || between { start + SMALL_RECEIVE } else { buffer.len() };
         let Some(fd) = &link.fd else { return Filled::Nothing };
         match self.net.read(fd.as_fd(), &mut buffer[start..end]) {
             Ok(0) => {
@@ -454,6 +468,16 @@ impl Core {
         }
     }
 
+    /// A link has kept what it could not use. If nothing more can be sent on it, and the rest waits for that, it is over.
+    pub(crate) fn input_kept(&mut self, index: u32) {
+        let link = self.link(index);
+        let stuck = link.flags.backlog && !link.flags.to_resume && !link.flags.paused;
+        if link.state == State::Open && link.flags.write_failed && stuck {
+            self.end(index, CloseReason::PeerEnded);
+        }
+        self.mark(index);
+    }
+
     /// Has the input that a link keeps handled by the next service call.
     pub(crate) fn resume_later(&mut self, index: u32) {
         let Some(key) = self.links.key_at(index) else { return };
@@ -472,7 +496,10 @@ impl Core {
     pub(crate) fn push(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {
         if index == self.current {
             let link = self.links.at_mut(index).expect("the link being served is there");
-            if link.queue.is_none() && payload.len() < DIRECT && self.out.len() + payload.len() < GATHER {
+            if link.queue.is_none()
+                && payload.len() < DIRECT
+                && self.out.len() + head.len() + payload.len() < GATHER
+            {
                 self.out.extend_from_slice(head);
                 self.out.extend_from_slice(payload);
                 return Flow::Ready;
@@ -572,8 +599,9 @@ impl Core {
         link.flags.write_failed = true;
         let queue = link.queue.take();
         let lost = lost + queue.as_ref().map_or(0, |queue| queue.len());
-        let nothing_more =
-            link.flags.end_received || link.flags.paused || link.flags.backlog || link.state != State::Open;
+        // Input that only waits for its turn is still heard.
+        let stuck = link.flags.backlog && !link.flags.to_resume;
+        let nothing_more = link.flags.end_received || link.flags.paused || stuck || link.state != State::Open;
         let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
         let conn = link.conn;
         self.timers.cancel(&mut stall);
@@ -695,13 +723,21 @@ impl Core {
                 }
             }
             State::Open if link.flags.finished => {
-                self.net.shutdown_write(fd.as_fd());
+                if !std::mem::replace(&mut link.flags.shut, true) {
+                    self.net.shutdown_write(fd.as_fd());
+                }
                 if link.flags.end_received {
                     self.end(index, CloseReason::PeerEnded);
                 }
             }
             // An HTTP exchange that waited for the socket may be over now.
             State::Open if matches!(link.role, Role::Http(_)) => self.resume_later(index),
+            // Our Close has left: the peer's has its time from here.
+            State::Open if matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send()) =>
+            {
+                let limit = link.limits.closing;
+                self.arm_phase(index, limit);
+            }
             State::Open | State::Lingering | State::Ended => {}
         }
     }
@@ -771,7 +807,9 @@ impl Core {
 
     /// Accepts one connection of a listener, if accepting is possible now.
     pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
-        if self.links.len() >= self.max_links || self.handshakes >= self.max_handshakes {
+        let link = self.links.at(index).map(|(_, link)| link).filter(|link| link.state == State::Open)?;
+        let handshakes = matches!(&link.role, Role::Listener(listener) if listener.site.is_some());
+        if self.links.len() >= self.max_links || (handshakes && self.handshakes >= self.max_handshakes) {
             self.pause_accepting(index);
             return None;
         }
@@ -781,7 +819,8 @@ impl Core {
             Ok((socket, peer)) => {
                 let Role::Listener(listener) = &link.role else { return None };
                 let options = listener.options;
-                self.net.set_nodelay(socket.as_fd());
+                // Unix sockets have no such option, and where it fails that costs time, not correctness.
+                let _ = self.net.set_nodelay(socket.as_fd(), true);
                 let set = options
                     .keepalive
                     .map_or(Ok(()), |keep| self.net.set_keepalive(socket.as_fd(), Some(keep)));
@@ -795,11 +834,10 @@ impl Core {
                 Some((socket, peer))
             }
             Err(error) => {
-                if net::out_of_resources(&error) {
+                // For want of descriptors or memory, or because of what a moment may mend: either way the listener stays ready.
+                if !net::would_block(&error) {
                     log::warn!(target: "lodger::net", "accepting pauses: {error}");
                     self.pause_accepting(index);
-                } else if !net::would_block(&error) {
-                    log::warn!(target: "lodger::net", "accepting failed: {error}");
                 }
                 None
             }
@@ -883,7 +921,7 @@ impl Core {
     fn left_site(&mut self, link: &Link) {
         let Some(site) = self.sites.key_at(link.site) else { return };
         if let Some(facts) = self.sites.get_mut(site) {
-            facts.links -= 1;
+            facts.links = facts.links.saturating_sub(1);
             self.site_may_end(site);
         }
     }

@@ -8,7 +8,7 @@ use std::any::Any;
 /// One HTTP exchange: a request and its response. Each method has a default.
 ///
 /// The response is made with [`Cx::respond`](crate::Cx::respond), now or at any later time, or in pieces with
-/// [`Conn::start_response`](crate::Conn::start_response), [`Cx::write`](crate::Cx::write) and
+/// [`Response::stream`](crate::Response::stream), [`Cx::write`](crate::Cx::write) and
 /// [`Conn::end_response`](crate::Conn::end_response).
 ///
 /// ```

@@ -71,6 +71,8 @@ struct Sending {
 
 /// How much of a file is read at a time.
 const FILE_PIECE: usize = 64 * 1024;
+/// How many pieces one call sends.
+const FILE_PIECES: usize = 8;
 /// So much content that nobody wants is read for the sake of the next request; beyond it the connection ends.
 const DROPPED_AT_MOST: u64 = 256 * 1024;
 
@@ -95,6 +97,11 @@ impl Server {
         }
     }
 
+    /// Whether content comes.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.phase == Phase::Exchange && !self.received
+    }
+
     /// Ready for the next request.
     fn next_request(&mut self) {
         self.phase = Phase::Head;
@@ -102,6 +109,7 @@ impl Server {
         self.content = Decoder::None;
         self.received = false;
         self.response = Output::None;
+        self.asked = Asked::unreadable();
         self.owes_continue = false;
         self.head = Vec::new();
         self.dropped = 0;
@@ -118,12 +126,25 @@ impl Core {
         }
     }
 
+    /// The content of a request begins to have its time, if there is any to come.
+    pub(crate) fn await_content(&mut self, index: u32) {
+        if self.server(index).is_some_and(|server| !server.content.is_complete()) {
+            let stall = self.limits(index).body_stall;
+            let now = self.now();
+            let link = self.link(index);
+            link.active = now;
+            link.flags.timed = true;
+            self.arm_phase(index, stall);
+        }
+    }
+
     /// The link of an exchange, if its conn has one.
     fn exchange(&mut self, conn: Key) -> Result<u32, SendError> {
         let index = self.conns.get(conn).ok_or(SendError::Gone)?.link;
         let link = self.links.at_mut(index).ok_or(SendError::Gone)?;
-        if !matches!(link.role, Role::Http(_)) {
-            return Err(SendError::Role);
+        let Role::Http(server) = &link.role else { return Err(SendError::Role) };
+        if server.phase != Phase::Exchange {
+            return Err(SendError::Undecided);
         }
         if link.output_over() {
             return Err(SendError::Closing);
@@ -151,9 +172,11 @@ impl Core {
         let Some(server) = self.server(index) else { return Ok(Flow::Ready) };
         // A client that waits for 100 may send its content or not: what comes next could be either.
         let unclear = server.owes_continue && !server.content.is_complete();
-        if unclear || end_received {
+        let last = server.last;
+        if unclear || end_received || last || self.leaving {
             response = response.close();
         }
+        let Some(server) = self.server(index) else { return Ok(Flow::Ready) };
         let asked = server.asked;
         let mut head = self.pool.take();
         let framed = match encode::head(&mut head, &response, asked, self.date_cache.text(date)) {
@@ -250,15 +273,18 @@ impl Core {
 
     /// Sends more of a file, as far as the queue has room.
     pub(crate) fn pump_file(&mut self, index: u32) {
-        loop {
+        if self.server(index).is_none_or(|server| server.file.is_none()) {
+            return;
+        }
+        let mut piece = self.pool.take();
+        for _ in 0..FILE_PIECES {
             let link = self.link(index);
             let room = link.queued() < link.limits.send_high_water && !link.output_over();
-            let Some(server) = self.server(index).filter(|_| room) else { return };
-            let Some(sending) = &mut server.file else { return };
-            let wanted = (sending.end - sending.at).min(FILE_PIECE as u64) as usize;
-            let mut piece = vec![0; wanted];
+            let Some(server) = self.server(index).filter(|_| room) else { break };
+            let Some(sending) = &mut server.file else { break };
+            piece.resize((sending.end - sending.at).min(FILE_PIECE as u64) as usize, 0);
             match sending.file.read_at(&mut piece, sending.at) {
-                Ok(0) if wanted > 0 => {
+                Ok(0) if !piece.is_empty() => {
                     let short = io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter");
                     return self.abort(index, CloseReason::File(short));
                 }
@@ -274,12 +300,23 @@ impl Core {
                 Err(error) => return self.abort(index, CloseReason::File(error)),
             }
         }
+        self.pool.give(piece);
+        // What the queue has no room for goes when it has; what it has room for goes with the next call.
+        let link = self.link(index);
+        let room = link.queued() < link.limits.send_high_water;
+        if room && self.server(index).is_some_and(|server| server.file.is_some()) {
+            self.resume_later(index);
+        }
     }
 
     /// The response is out: what waited for that is looked at by the next step of the link.
     fn response_may_be_complete(&mut self, index: u32) {
         if self.server(index).is_some_and(|server| server.response == Output::Complete) {
-            self.resume_later(index);
+            // Who has answered holds nothing back any more.
+            self.resume(index);
+            if !(self.handling && self.current == index) {
+                self.resume_later(index);
+            }
         }
     }
 
@@ -296,11 +333,17 @@ impl Core {
     pub(crate) fn refuse(&mut self, index: u32, response: Response) {
         self.left_handshake(index);
         if let Some(server) = self.server(index) {
-            let begun = server.response != Output::None;
             server.asked.keep_alive = false;
             server.phase = Phase::Exchange;
-            if begun || self.respond_on(index, response.close()).is_err() {
-                return self.abort(index, CloseReason::Content);
+            match server.response {
+                // It says all that there is to say, and is not to be lost.
+                Output::Complete => {}
+                Output::Content(_) => return self.abort(index, CloseReason::Content),
+                Output::None => {
+                    if self.respond_on(index, response.close()).is_err() {
+                        return self.abort(index, CloseReason::Content);
+                    }
+                }
             }
         }
         let conn = self.link(index).conn;

@@ -158,11 +158,11 @@ impl Net {
         }
     }
 
-    pub(crate) fn set_nodelay(&self, fd: BorrowedFd<'_>) {
+    pub(crate) fn set_nodelay(&self, fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         match self {
-            Self::System => system::set_nodelay(fd),
+            Self::System => system::set_nodelay(fd, on),
             #[cfg(feature = "sim")]
-            Self::Simulated(_) => {}
+            Self::Simulated(_) => Ok(()),
         }
     }
 
@@ -235,11 +235,6 @@ impl Signal {
 /// What a failed read or write means.
 pub(crate) fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Whether accepting failed for want of descriptors or memory, and is worth another try later.
-pub(crate) fn out_of_resources(error: &io::Error) -> bool {
-    system::out_of_resources(error)
 }
 
 /// The name of this machine, as the system knows it.

@@ -83,9 +83,8 @@ pub(super) fn adopt(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, flags | rustix::io::FdFlags::CLOEXEC)?)
 }
 
-pub(super) fn set_nodelay(fd: BorrowedFd<'_>) {
-    // Unix sockets have no such option, and an unset one costs time, not correctness.
-    let _ = net::sockopt::set_tcp_nodelay(fd, true);
+pub(super) fn set_nodelay(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    Ok(net::sockopt::set_tcp_nodelay(fd, on)?)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -114,11 +113,6 @@ pub(super) fn raise(fd: BorrowedFd<'_>) {
 pub(super) fn drain_wake(fd: BorrowedFd<'_>) {
     let mut bytes = [0; 512];
     while rustix::io::read(fd, &mut bytes[..]).is_ok_and(|read| read == bytes.len()) {}
-}
-
-pub(super) fn out_of_resources(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 pub(super) fn host_name() -> String {

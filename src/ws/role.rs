@@ -45,13 +45,13 @@ impl WebSocket {
         }
     }
 
-    /// How many bytes of shared frames wait for the end of a message sent in pieces.
-    pub(crate) fn held(&self) -> usize {
-        self.cold.as_ref().map_or(0, |cold| cold.held.iter().map(|frame| frame.bytes().len()).sum())
-    }
-
     fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
+    }
+
+    /// Bytes of shared frames that wait for the end of a message sent in pieces.
+    pub(crate) fn held(&self) -> usize {
+        self.cold.as_ref().map_or(0, |cold| cold.held.iter().map(|frame| frame.bytes().len()).sum())
     }
 
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {

@@ -363,18 +363,18 @@ pub(crate) struct Pipe {
     session: Option<Session>,
     /// Sends more after the peer's end.
     lingers: bool,
-    /// What it was adopted as.
-    begun: bool,
+    /// Who is there, where that is known beforehand: after a reset the system does not tell.
+    port: Option<u16>,
 }
 
 impl Pipe {
-    pub(crate) fn new(lingers: bool) -> Self {
-        Self { session: None, lingers, begun: false }
+    pub(crate) fn adopted(lingers: bool, port: u16) -> Self {
+        Self { session: None, lingers, port: Some(port) }
     }
 
     /// One that goes on where another one was released.
     fn successor(session: Session) -> Self {
-        Self { session: Some(session), lingers: false, begun: true }
+        Self { session: Some(session), lingers: false, port: None }
     }
 
     fn session(&self) -> Session {
@@ -384,20 +384,19 @@ impl Pipe {
 
 /// Accepts on the raw listener.
 pub(crate) fn accept_bytes(
-    _: &Peer,
+    peer: &Peer,
     town: &mut Town,
     _: &mut Io<Town>,
 ) -> Option<Box<dyn raw::Handler<Town>>> {
     let lingers = town.dice.chance(0.3);
-    Some(Box::new(Pipe::new(lingers)))
+    Some(Box::new(Pipe::adopted(lingers, port(peer))))
 }
 
 impl raw::Handler<Town> for Pipe {
     fn opened(&mut self, cx: &mut Cx<'_, Town>) {
         let id = cx.id();
-        if !self.begun {
-            assert!(self.session.is_none(), "opened twice");
-            let port = cx.conn().peer().map_or(0, |peer| port(&peer));
+        if self.session.is_none() {
+            let port = self.port.expect("whoever is no successor is accepted or adopted");
             self.session = Some(Session(cx.data.begin(id, port, Kind::Bytes)));
         }
         cx.data.meddle(cx.io, id);

@@ -61,6 +61,8 @@ pub(crate) struct Talk {
     answered: usize,
     pub(crate) frames: Vec<Frame>,
     pub(crate) close: Option<Frame>,
+    /// What has come of a frame that is not complete.
+    pub(crate) partial: usize,
     codes: Vec<u16>,
     limit: usize,
     answers_closes: bool,
@@ -587,6 +589,7 @@ impl Peer {
                 _ => panic!("no such frame: {frame:?}"),
             }
         }
+        talk.partial = endpoint.received().len();
         let speaks = !(self.did.finish || self.did.violate || self.did.too_large) && self.unsaid.is_empty();
         for answer in answers {
             if speaks && !self.did.close {

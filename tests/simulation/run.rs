@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::handlers::{FILE, House, Pipe, Style, Talker, Watcher, accept_bytes, content};
 use super::peer::{Peer, Role};
-use super::town::{Ending, Kind, LATE, Mood, Session, Town, Why};
+use super::town::{Kind, Mood, Session, Town, Why};
 use lodger::sim::{Chaos, Endpoint, Loop, World};
 use lodger::ws::CloseCode;
 use lodger::{By, Context, Interest, Limits, Listen, ListenerId, Site, SiteId};
@@ -205,7 +205,8 @@ impl Run {
                 // Bytes that somebody read before.
                 let Ok((socket, endpoint)) = self.world.socket() else { return };
                 let before = dice.bytes(30);
-                let handler = Box::new(Pipe::new(dice.chance(0.3)));
+                let port = super::town::port(&endpoint.address());
+                let handler = Box::new(Pipe::adopted(dice.chance(0.3), port));
                 let adopted = place.context.io().adopt_raw(socket, &before, limits, handler);
                 adopted.expect("it is adopted");
                 Peer::sender(endpoint, dice, before, friendly)
@@ -237,10 +238,11 @@ impl Run {
                 let Ok((socket, endpoint)) = self.world.socket() else { return };
                 let before = dice.bytes(30);
                 let bytes = before.clone();
+                let port = super::town::port(&endpoint.address());
                 let delay = place.town.delay();
                 place.town.after(place.context.io(), delay, move |town, io| {
                     let limits = town.limits.clone();
-                    match io.adopt_raw(socket, &bytes, limits, Box::new(Pipe::new(false))) {
+                    match io.adopt_raw(socket, &bytes, limits, Box::new(Pipe::adopted(false, port))) {
                         Ok(_) => {}
                         Err(refused) => town.network.close(refused.descriptor),
                     }
@@ -438,6 +440,7 @@ fn check_sent(town: &Town, peer: &Peer) {
                 sent.filter(|sent| !sent.perhaps).map(|sent| sent.frame.masked([0; 4]).len() - 4).sum();
             // A reset, or a peer that went, may destroy what had left; else it is known to the byte.
             let whole = !peer.was_reset && !peer.did.vanish && peer.stopped_nowhere();
+            let missing = missing.saturating_sub(talk.partial);
             let unsent = if life.is_live() { 0 } else { life.unsent };
             assert!(
                 !whole || missing <= unsent,
@@ -462,7 +465,6 @@ fn check_sent(town: &Town, peer: &Peer) {
             }
         }
     }
-    let _ = (Ending::Closed, LATE);
 }
 
 /// The longest message and what is gathered.
