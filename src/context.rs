@@ -351,7 +351,7 @@ impl<D> Context<D> {
         }
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.state == State::Ended {
+        if link.state == State::Ended || link.flags.releasing {
             return self.settle(data);
         }
         match &link.role {
@@ -976,6 +976,7 @@ impl<D> Context<D> {
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
                 if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
+                    core.link(link).flags.refused = false;
                     core.mark(link);
                 }
                 self.io.remote_due = true;

@@ -2,7 +2,7 @@
 
 use crate::engine::store::Key;
 use crate::host::Interest;
-use std::path::PathBuf;
+use crate::net::SocketPath;
 
 pub(crate) enum Role {
     Listener(Box<Listener>),
@@ -20,8 +20,8 @@ pub(crate) struct Listener {
     pub(crate) site: Option<Key>,
     /// Accepting waits for descriptors, memory or room.
     pub(crate) paused: bool,
-    /// To be removed when the listener closes.
-    pub(crate) path: Option<PathBuf>,
+    /// What to remove when the listener closes.
+    pub(crate) path: Option<SocketPath>,
     pub(crate) options: SocketOptions,
 }
 

@@ -164,7 +164,7 @@ fn a_close_that_the_peer_does_not_follow_ends_at_the_limit() {
     rig.advance(closing - MILLI);
     assert_eq!(rig.log(), ["opened", "bytes go"]);
     rig.advance(MILLI);
-    assert_eq!(rig.log(), ["closed: Closed"]);
+    assert_eq!(rig.log(), ["closed: TimedOut(Closing)"]);
     assert_eq!(rig.io().link_count(), 2);
 }
 

@@ -130,6 +130,7 @@ impl Core {
         log::warn!(target: "lodger::host", "the host refused a descriptor: {error}");
         if let Role::WakeUp = self.link(index).role {
             // Without it other threads are heard late; it is offered again.
+            self.link(index).flags.refused = true;
             let at = self.now().after(WAKE_AGAIN);
             self.timers.arm(at, super::timers::Timer::Wake);
             return;
@@ -151,7 +152,7 @@ impl Core {
         if let Role::Listener(listener) = &link.role
             && let Some(path) = &listener.path
         {
-            let _ = std::fs::remove_file(path);
+            path.remove();
         }
         self.left_site(&link);
         self.left_address(&link);
@@ -189,6 +190,7 @@ impl Core {
     fn offer_all(&mut self) {
         let links: Vec<u32> = self.links.iter().map(|(key, _)| key.index).collect();
         for index in links {
+            self.link(index).flags.refused = false;
             self.mark(index);
         }
     }

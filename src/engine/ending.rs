@@ -284,7 +284,7 @@ impl Core {
             if let Role::Listener(listener) = &link.role
                 && let Some(path) = &listener.path
             {
-                let _ = std::fs::remove_file(path);
+                path.remove();
             }
             if let Some(fd) = link.fd.take() {
                 if link.flags.reset {

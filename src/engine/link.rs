@@ -74,6 +74,8 @@ pub(crate) struct Flags {
     pub(crate) shut: bool,
     /// A timer looks at `active`.
     pub(crate) timed: bool,
+    /// The host has refused it, and it is to be offered again later.
+    pub(crate) refused: bool,
     /// It is counted for its peer's address.
     pub(crate) counted: bool,
     /// The descriptor goes back to the application once the host has been told.
@@ -110,7 +112,7 @@ impl Link {
     /// What the host has to watch: the one place where it is decided.
     pub(crate) fn wants(&self) -> Interest {
         let read = match self.state {
-            _ if self.flags.releasing => return Interest::NONE,
+            _ if self.flags.releasing || self.flags.refused => return Interest::NONE,
             State::Ended => return Interest::NONE,
             State::Lingering => !self.flags.end_received,
             State::Open | State::Finishing => {

@@ -5,6 +5,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ impl Listen {
     }
 
     /// On a Unix socket at `path`. A socket left there by a server that is gone is replaced, one that somebody still
-    /// listens on is not ([`ListenError::Bind`]). The path is removed when the listener closes.
+    /// listens on is not ([`ListenError::Bind`]). The path is removed when the listener closes, unless another socket is there by then.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::on(Place::Unix(path.into()))
     }
@@ -94,10 +95,10 @@ impl Listen {
         self
     }
 
-    /// The path to remove when the listener closes.
-    pub(crate) fn path(&self) -> Option<PathBuf> {
+    /// What to remove when the listener closes; asked for once it listens.
+    pub(crate) fn path(&self) -> Option<SocketPath> {
         match &self.place {
-            Place::Unix(path) => Some(path.clone()),
+            Place::Unix(path) => SocketPath::new(path),
             Place::Tcp(_) | Place::Descriptor(_) => None,
         }
     }
@@ -108,6 +109,27 @@ impl Listen {
             Place::Tcp(address) => Some(super::Peer::Inet(*address)),
             Place::Unix(path) => Some(super::Peer::Unix(Some(path.clone()))),
             Place::Descriptor(_) => None,
+        }
+    }
+}
+
+/// The socket that a listener has put at a path. A successor may have put its own there since, which stays.
+pub(crate) struct SocketPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketPath {
+    fn new(path: &Path) -> Option<Self> {
+        let found = path.symlink_metadata().ok()?;
+        Some(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    pub(crate) fn remove(&self) {
+        let ours = |found: std::fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        if self.path.symlink_metadata().is_ok_and(ours) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod listen;
 mod system;
 
+pub(crate) use listen::SocketPath;
 pub use listen::{Keepalive, Listen};
 
 use std::fmt;

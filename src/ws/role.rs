@@ -219,7 +219,7 @@ impl Core {
         let Some(index) = self.live(conn).map(|conn| conn.link) else { return false };
         let Some((_, link)) = self.links.at(index) else { return false };
         let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
-        link.state == State::Open && !closing
+        link.state == State::Open && !closing && !link.flags.releasing
     }
 
     /// How far the closing handshake is.

@@ -298,16 +298,21 @@ impl Town {
             Why::Aborted => ending == Some(Ending::Aborted),
             Why::Released => ending == Some(Ending::Released),
             Why::Leaving => self.leaving,
-            Why::Closed => self.leaving || matches!(ending, Some(Ending::Closed)),
+            // An abort may follow a close, the reason of which stands.
+            Why::Closed => self.leaving || matches!(ending, Some(Ending::Closed | Ending::Aborted)),
             Why::Completed | Why::Content => life.kind == Kind::Exchange,
             Why::Handshake(_) | Why::Protocol | Why::TooLarge => life.kind == Kind::Talk,
             Why::PeerEnded | Why::Io | Why::TimedOut | Why::Host => true,
         };
         assert!(plausible, "{name} ended: {} after {ending:?}", closed.reason);
         match ending {
-            Some(Ending::Aborted | Ending::Released) => {
-                let expected = [Why::Aborted, Why::Released, Why::Leaving, Why::Host];
-                assert!(expected.contains(&why), "{name} ended: {} after {ending:?}", closed.reason);
+            // What was known before the abort stands.
+            Some(Ending::Aborted) => {
+                assert!(!matches!(why, Why::Completed | Why::TimedOut), "{name} {why:?}")
+            }
+            Some(Ending::Released) => {
+                let expected = matches!(why, Why::Released | Why::Leaving | Why::Host);
+                assert!(expected, "{name} ended: {} after {ending:?}", closed.reason);
             }
             _ => {}
         }

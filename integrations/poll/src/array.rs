@@ -53,7 +53,6 @@ pub struct PollArray {
     places: Vec<u32>,
     /// Where the tombstones are.
     holes: Vec<u32>,
-    lodgers: usize,
     /// Where the search for ready entries goes on, and how many are still to be found.
     cursor: usize,
     unseen: usize,
@@ -159,11 +158,6 @@ impl PollArray {
         &self.entries
     }
 
-    /// How many of the entries are lodger's.
-    pub(crate) fn lodgers(&self) -> usize {
-        self.lodgers
-    }
-
     /// Removes the entry for `fd`, whosever it is.
     pub(crate) fn forget(&mut self, fd: RawFd) {
         if let Some(at) = self.place(fd) {
@@ -201,7 +195,6 @@ impl PollArray {
         self.places[number] = self.entries.len() as u32;
         self.entries.push(libc::pollfd { fd, events, revents: 0 });
         self.owners.push(owner);
-        self.lodgers += usize::from(owner == Owner::Lodger);
         Ok(())
     }
 
@@ -214,7 +207,6 @@ impl PollArray {
         }
         *entry = libc::pollfd { fd: -1, events: 0, revents: 0 };
         self.holes.push(at as u32);
-        self.lodgers -= usize::from(self.owners[at] == Owner::Lodger);
     }
 
     /// Moves entries from the end into the holes. The last holes go first, so that what is moved is never one.
@@ -337,7 +329,6 @@ mod tests {
         array.add(again.as_fd(), Interest::READ).unwrap();
         assert!(array.next_ready().is_none());
         array.wait(Duration::ZERO).unwrap();
-        assert_eq!(array.lodgers(), 1);
         assert_eq!(ready(&mut array).len(), 2);
         check(&array);
     }
