@@ -837,6 +837,13 @@ impl<D> Context<D> {
         }
     }
 
+    /// Tells all that have ended. No handler runs now.
+    pub(crate) fn tell_all_closed(&mut self, data: &mut D) {
+        while !self.io.core.ended.is_empty() {
+            self.tell_closed(data);
+        }
+    }
+
     fn tell_closed(&mut self, data: &mut D) {
         let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
         let handler = self.handlers.take(key.index);

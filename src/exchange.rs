@@ -47,6 +47,8 @@ impl<D> Context<D> {
                 self.io.core.pump_file(index);
                 let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
                 if server.response == Output::Complete && self.io.core.exchange_may_end(index) {
+                    // Now, so that a handler hears of its end before the next request has one.
+                    self.tell_all_closed(data);
                     (0, Next::Again)
                 } else if received {
                     (0, Next::Stop)

@@ -88,7 +88,12 @@ impl Loop {
     /// # Errors
     ///
     /// What the wait fails with.
-    pub fn turn<D>(&mut self, context: &mut Context<D>, data: &mut D, timeout: Option<Duration>) -> io::Result<usize> {
+    pub fn turn<D>(
+        &mut self,
+        context: &mut Context<D>,
+        data: &mut D,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
         let wait = context.prepare(&mut self.poller);
         serve(&mut self.poller, context, data, wait, timeout)
     }

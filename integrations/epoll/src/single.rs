@@ -1,10 +1,10 @@
 //! One descriptor for all of lodger's, with the deadline and the wake-up behind it.
 
 use crate::poller::{Event, Poller};
-use lodger::{Context, Io, Wait};
+use lodger::{Context, Io};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A context behind one descriptor, which is readable whenever lodger has something to do: a descriptor of its own is ready,
 /// its deadline has come, or another thread posted something. The host watches it for readability and calls
@@ -38,8 +38,12 @@ impl<D> Single<D> {
     ///
     /// The system has no descriptor left.
     pub fn new(context: Context<D>) -> io::Result<Self> {
-        let mut single =
-            Self { context: Some(context), poller: Poller::new()?, edge_triggered: false, armed: Armed::Never };
+        let mut single = Self {
+            context: Some(context),
+            poller: Poller::new()?,
+            edge_triggered: false,
+            armed: Armed::Never,
+        };
         single.prepare()?;
         Ok(single)
     }
@@ -61,7 +65,7 @@ impl<D> Single<D> {
     /// What the system's poller fails with, for want of memory or descriptors; nothing is lost, and the next dispatch goes on.
     pub fn dispatch(&mut self, max: usize, data: &mut D) -> io::Result<usize> {
         let Some(context) = &mut self.context else { return Ok(0) };
-        let ready = self.poller.wait(Some(std::time::Duration::ZERO), max.max(1))?;
+        let ready = self.poller.wait(Some(Duration::ZERO), max.max(1))?;
         for at in 0..ready {
             match self.poller.event(at) {
                 Some(Event::Ready(fd, ready)) => {
@@ -75,7 +79,7 @@ impl<D> Single<D> {
         self.prepare()?;
         if self.edge_triggered && ready > 0 {
             // What was ready may be so still, and nobody would hear of it.
-            self.arm(Armed::Now, Some(std::time::Duration::ZERO))?;
+            self.arm(Armed::Now, Some(Duration::ZERO))?;
         }
         Ok(ready)
     }
@@ -123,18 +127,14 @@ impl<D> Single<D> {
             (Armed::At(_) | Armed::Never, Armed::Now) => false,
             (Armed::Never, Armed::At(_)) | (Armed::Now | Armed::At(_), Armed::Never) => false,
         };
-        if early_enough { Ok(()) } else { self.arm(wanted, wait_duration(wait)) }
+        if early_enough { Ok(()) } else { self.arm(wanted, wait.duration()) }
     }
 
-    fn arm(&mut self, wanted: Armed, delay: Option<std::time::Duration>) -> io::Result<()> {
+    fn arm(&mut self, wanted: Armed, delay: Option<Duration>) -> io::Result<()> {
         self.poller.arm(delay)?;
         self.armed = wanted;
         Ok(())
     }
-}
-
-fn wait_duration(wait: Wait) -> Option<std::time::Duration> {
-    wait.duration()
 }
 
 impl<D> Drop for Single<D> {

@@ -4,7 +4,10 @@ use super::Event;
 use lodger::{Host, Interest, Ready};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -12,7 +15,6 @@ use std::time::Duration;
 /// The token of the timer: no descriptor has this number.
 const TIMER: u64 = u64::MAX;
 
-#[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
     /// Made when a deadline is first armed.
@@ -58,7 +60,10 @@ impl Poller {
             (Some(timer), _) => timer,
             (None, None) => return Ok(()),
             (None, Some(_)) => {
-                let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+                let timer = timerfd_create(
+                    TimerfdClockId::Monotonic,
+                    TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+                )?;
                 epoll::add(&self.epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
                 self.timer.insert(timer)
             }
@@ -96,7 +101,10 @@ fn ready(flags: epoll::EventFlags) -> Ready {
         (epoll::EventFlags::HUP, Ready::HANG_UP),
         (epoll::EventFlags::ERR, Ready::ERROR),
     ];
-    known.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(Ready::NONE, |all, (_, ready)| all.with(ready))
+    known
+        .into_iter()
+        .filter(|(flag, _)| flags.contains(*flag))
+        .fold(Ready::NONE, |all, (_, ready)| all.with(ready))
 }
 
 impl Host for Poller {
@@ -113,6 +121,15 @@ impl Host for Poller {
     fn remove(&mut self, fd: BorrowedFd<'_>) {
         // It was added and is open, so that this can only fail for want of memory; closing removes it then.
         let _ = epoll::delete(&self.epoll, fd);
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller")
+            .field("epoll", &self.epoll)
+            .field("timer", &self.timer)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is counted, and a server and a client in one thread to count it on.
 
-use lodger::{Context, Cx, Decision, Env, Flow, Host, Interest, Io, Limits, Listen, Origins, Request, Scope, Site, SystemEnv, ws};
+use lodger::{
+    Context, Cx, Decision, Env, Flow, Host, Interest, Io, Limits, Listen, Origins, Request, Scope, Site,
+    SystemEnv, ws,
+};
 use lodger_poll::PollArray;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
