@@ -307,6 +307,7 @@ impl<D> Context<D> {
         self.settle_all(data);
         self.io.core.tell(host);
         self.io.drop_tasks();
+        self.forget_acceptors();
         self.io.close_remote();
     }
 

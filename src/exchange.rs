@@ -287,7 +287,6 @@ impl<D> Context<D> {
                 handler.opened(cx, request);
             }
         });
-        self.io.core.wind_up_late(conn);
     }
 
     /// The handler has the exchange.
@@ -425,8 +424,9 @@ impl<D> Context<D> {
         let now = core.now();
         let limits = core.limits(index);
         let link = core.link(index);
-        let (active, partial, queued) = (link.active, link.kept.is_some(), link.queued());
+        let (partial, queued) = (link.kept.is_some(), link.queued());
         let Some(server) = core.server(index) else { return };
+        let active = server.active;
         match server.phase {
             Phase::Head if partial => core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT)),
             Phase::Head if queued > 0 => core.finish_and_linger(index),

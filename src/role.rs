@@ -1,6 +1,7 @@
 //! What is spoken on a link, and what each role says about reading and writing.
 
 use crate::engine::store::Key;
+use crate::engine::timers::Tick;
 use crate::host::Interest;
 use crate::net::SocketPath;
 
@@ -46,6 +47,15 @@ impl Role {
     /// Whether the application itself waits for writability.
     pub(crate) fn wants_write(&self) -> bool {
         matches!(self, Self::Descriptor(interest) if interest.is_writable())
+    }
+
+    /// Notes that something was received, or that reading begins anew, for those whose timers look at it.
+    pub(crate) fn set_active(&mut self, now: Tick) {
+        match self {
+            Self::Http(server) => server.active = now,
+            Self::WebSocket(websocket) => websocket.set_active(now),
+            Self::Listener(_) | Self::WakeUp | Self::Descriptor(_) | Self::Raw => {}
+        }
     }
 
     /// For the application's eyes.

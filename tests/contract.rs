@@ -589,29 +589,22 @@ fn foreign_descriptor_is_served_in_every_turn_while_a_client_floods() {
     let (reader, mut writer) = io::pipe().unwrap();
     house.host.host.insert_foreign(reader.as_raw_fd(), libc::POLLIN).unwrap();
     let flood: Vec<u8> = (0..3000).flat_map(|_| client_frame(2, b"flood")).collect();
-    let mut foreign = 0;
-    for _ in 0..50 {
-        let mut from = 0;
+    let mut from = 0;
+    for _ in 0..30 {
+        // As much as the kernel takes.
         while let Ok(written) = io::Write::write(&mut client.stream, &flood[from..]) {
-            from += written;
-            if from == flood.len() {
-                from = 0;
-            }
+            from = (from + written) % flood.len();
         }
         let fd = conn(&mut house, id).fd().unwrap();
         assert_ne!(reported(fd, libc::POLLIN), 0);
         io::Write::write_all(&mut writer, b"x").unwrap();
+        let before = house.data.log.len();
         house.turn(Duration::ZERO);
+        assert!(house.data.log.len() > before);
         assert_eq!(house.foreign.len(), 1, "the host's own descriptor comes back in the same turn");
         io::Read::read_exact(&mut &reader, &mut [0]).unwrap();
-        foreign += 1;
-        // What was cut off is of no interest.
-        if house.data.closed_of(id).is_some() || from != 0 {
-            break;
-        }
+        house.data.log.clear();
     }
-    assert!(foreign > 0);
-    assert!(house.data.count("message flood") > 0);
     house.host.host.remove_foreign(reader.as_raw_fd());
     house.leave();
 }
@@ -625,10 +618,8 @@ fn one_call_delivers_a_bounded_number_of_messages_and_the_rest_without_sleeping(
     let mut from = 0;
     let mut most = 0;
     house.until("all have come", |house| {
-        if from < batch.len() {
-            if let Ok(written) = io::Write::write(&mut client.stream, &batch[from..]) {
-                from += written;
-            }
+        if let Ok(written) = io::Write::write(&mut client.stream, &batch[from..]) {
+            from += written;
         }
         let before = house.data.log.len();
         house.turn(Duration::ZERO);

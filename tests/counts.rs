@@ -74,12 +74,13 @@ fn bytes_per_link(mut open: impl FnMut(&mut Server) -> Client) -> f64 {
     for _ in 0..BASE {
         open_one(&mut server);
     }
-    let before = bytes();
+    let held = |server: &Server| bytes() - server.host.bytes;
+    let before = held(&server);
     for _ in 0..links {
         open_one(&mut server);
     }
     server.turn();
-    let each = (bytes() - before) as f64 / links as f64;
+    let each = (held(&server) - before) as f64 / links as f64;
     assert_eq!(server.context.link_count(), 1 + BASE + links);
     each
 }
@@ -205,13 +206,10 @@ fn serve_one() {
     println!("\nlistening on {address}");
     let mut own = lodger_poll::Loop::new();
     let mut links = 1;
-    loop {
-        let _ = own.turn(&mut context, &mut (), None).expect("poll(2) works");
-        let now = context.link_count();
-        if now < links {
-            break;
-        }
-        links = now;
+    while context.link_count() >= links {
+        links = context.link_count();
+        // What has ended is gone after the next `prepare`, and the sleep comes after that.
+        own.turn(&mut context, &mut (), Some(Duration::from_millis(500))).expect("poll(2) works");
     }
     own.leave(&mut context, &mut ());
 }
@@ -279,6 +277,7 @@ fn a_batch_of_messages_costs_one_read_one_write_and_one_wait() {
         let more: Vec<usize> = many.iter().zip(few).map(|(many, few)| many.saturating_sub(few)).collect();
         println!("{depth} in flight, 100 batches: reads, writes, waits and all: {more:?}");
         assert_eq!(more[..2], [100, 100], "{depth} in flight: reads and writes for 100 batches");
-        assert!(more[3] <= 300, "{depth} in flight: {} system calls for 100 batches", more[3]);
+        // The wait may come once more where it has timed out in the meantime.
+        assert!(more[2] <= 110 && more[3] <= 310, "{depth} in flight, for 100 batches: {more:?}");
     }
 }

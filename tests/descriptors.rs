@@ -2,7 +2,7 @@
 
 mod support;
 
-use lodger::{AdoptRefused, CloseReason, ConnId, Context, Cx, Flow, Host, Interest, Io, Limits, fd, raw};
+use lodger::{AdoptRefused, CloseReason, ConnId, Context, Cx, Flow, Host, Interest, Limits, fd, raw};
 use lodger_poll::PollArray;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -105,10 +105,8 @@ fn eventfd_and_timerfd_are_descriptors_as_any_other() {
         it_value: libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 },
     };
     // SAFETY: the pointers are to a local and to nothing, as the call allows.
-    assert_eq!(
-        unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const once, std::ptr::null_mut()) },
-        0
-    );
+    let set = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const once, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
     let timer = adopt(&mut house, timer, Interest::READ);
     house.until("the timer is due", |house| house.data.heard(timer).len() == 1);
     assert!(house.data.heard(event).is_empty());
@@ -134,7 +132,8 @@ fn pseudo_terminal_is_a_descriptor_as_any_other() {
         return eprintln!("no terminal behind it here: nothing tested");
     }
     // SAFETY: it was just made, and nobody else has it.
-    let mut slave = File::from(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(slave) });
+    let slave = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(slave) };
+    let mut slave = File::from(slave);
     slave.write_all(b"prompt").unwrap();
     house.until("it is read", |house| house.data.heard(id) == ["readable prompt"]);
     drop(slave);
@@ -168,6 +167,7 @@ fn descriptor_may_be_watched_both_ways() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let id = adopt(&mut house, ours, Interest::BOTH);
     house.until("it is writable", |house| house.data.heard(id) == ["fd writable"]);
+    house.assert_idle();
     assert_eq!(interest(&mut house, id), Interest::READ);
     theirs.write_all(b"in").unwrap();
     house.until("it is readable", |house| house.data.heard(id).last() == Some(&"readable in"));
@@ -431,7 +431,6 @@ fn blocking_reads_of_the_application_are_its_own_affair() {
     let (reader, mut writer) = io::pipe().unwrap();
     let mut own = File::from(OwnedFd::from(reader.try_clone().unwrap()));
     let id = adopt(&mut house, reader, Interest::READ);
-    let _: &mut Io<State> = house.io();
     house.settle();
     writer.write_all(b"x").unwrap();
     // Read behind lodger's back: the readiness is gone before it could be told.

@@ -418,14 +418,14 @@ fn another_expectation_gets_417_or_is_ignored_and_never_100() {
 #[test]
 fn a_response_may_come_from_the_handler_of_another_connection() {
     let mut rig = server(|cx, heard| {
-        if let Heard::Request(line) = heard {
-            if line == "GET /release" {
-                let waiting = cx.data.conns[0];
-                let mut conn = cx.io.conn(waiting).unwrap();
-                assert_eq!(conn.respond(Response::text("at last")), Ok(Flow::Ready));
-                assert_eq!(conn.respond(Response::text("again")), Err(SendError::Responded));
-                let _ = cx.respond(Response::text("released"));
-            }
+        if let Heard::Request(line) = heard
+            && line == "GET /release"
+        {
+            let waiting = cx.data.conns[0];
+            let mut conn = cx.io.conn(waiting).unwrap();
+            assert_eq!(conn.respond(Response::text("at last")), Ok(Flow::Ready));
+            assert_eq!(conn.respond(Response::text("again")), Err(SendError::Responded));
+            let _ = cx.respond(Response::text("released"));
         }
     });
     let waiting = rig.connect();
@@ -608,6 +608,56 @@ fn closing_an_exchange_without_a_response_ends_the_connection() {
     client.get("/abort");
     rig.until("the reset", |_| client.was_reset());
     rig.until_logged("closed: Aborted");
+}
+
+#[test]
+fn content_for_a_head_request_may_be_written_and_is_not_sent() {
+    let mut rig = server(|cx, heard| {
+        if let Heard::Request(_) = heard {
+            assert!(cx.respond(Response::stream("text/plain").length(6)).is_ok());
+            assert_eq!(cx.write(b"abc"), Ok(Flow::Ready));
+            assert_eq!(cx.write(b"def"), Ok(Flow::Ready));
+            assert_eq!(cx.conn().end_response(), Ok(Flow::Ready));
+        }
+    });
+    let client = rig.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(rig.head(&client).field("content-length"), Some("6"));
+    client.get("/");
+    assert_eq!(rig.answer(&client).text(), "abcdef");
+}
+
+#[test]
+fn closing_after_the_response_does_not_wait_for_content_that_never_comes() {
+    let mut rig = server(|cx, heard| {
+        if let Heard::Request(_) = heard {
+            let _ = cx.respond(Response::text("enough"));
+            cx.close();
+        }
+    });
+    let client = rig.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    assert_eq!(rig.answer(&client).text(), "enough");
+    rig.end(&client);
+}
+
+#[test]
+fn a_handler_that_pauses_and_then_responds_does_not_keep_the_connection_for_ever() {
+    let mut rig = server(|cx, heard| match heard {
+        Heard::Request(line) if line == "GET /paused" => {
+            cx.conn().pause();
+            cx.conn().set_timer(SECOND);
+        }
+        Heard::Request(_) | Heard::Timer => drop(cx.respond(Response::text("x"))),
+        _ => {}
+    });
+    let client = rig.connect();
+    client.get("/paused");
+    rig.until_logged("GET /paused");
+    rig.advance(SECOND);
+    assert_eq!(rig.answer(&client).text(), "x");
+    client.get("/next");
+    assert_eq!(rig.answer(&client).text(), "x");
 }
 
 // Files.

@@ -28,11 +28,9 @@ fn bytes_come_back_as_they_went() {
 fn megabytes_come_back_as_they_went() {
     let mut rig = Rig::raw(Limits::default(), || {
         Script::new(|cx, heard| match heard {
-            Heard::Bytes(bytes) => {
-                if cx.write(bytes) == Ok(Flow::Full) {
-                    cx.conn().pause();
-                    cx.conn().request_writable();
-                }
+            Heard::Bytes(bytes) if cx.write(bytes) == Ok(Flow::Full) => {
+                cx.conn().pause();
+                cx.conn().request_writable();
             }
             Heard::Writable => cx.conn().resume(),
             _ => {}

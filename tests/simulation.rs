@@ -3,6 +3,8 @@
 //!
 //! `LODGER_SIM_SEEDS` multiplies the number of seeds, `LODGER_SIM_SEED` runs one alone: a failing run says which.
 
+#[path = "simulation/deadlines.rs"]
+mod deadlines;
 #[path = "simulation/dice.rs"]
 mod dice;
 #[path = "simulation/handlers.rs"]
@@ -13,11 +15,14 @@ mod peer;
 mod run;
 #[path = "simulation/town.rs"]
 mod town;
+#[path = "simulation/transcript.rs"]
+mod transcript;
 
 use dice::seeds;
 use lodger::sim::Chaos;
 use run::{Plan, run};
 use town::Mood;
+use transcript::{assert_same, transcript};
 
 const CALM: Mood = Mood { meddle: 0.05, cruel: false };
 const CRUEL: Mood = Mood { meddle: 0.1, cruel: true };
@@ -84,4 +89,32 @@ fn a_seed_is_the_same_town_again() {
         assert_eq!(run(seed, plan), run(seed, plan));
     }
     assert_ne!(run(1, plan), run(2, plan));
+}
+
+#[test]
+fn any_chunking_gives_the_same_events() {
+    for seed in seeds(200) {
+        let whole = transcript(seed, Chaos::NONE, false, 60_000);
+        for run in 0..3 {
+            let cut = Chaos { small_buffers: 0.3 * f64::from(run), ..Chaos::wild() };
+            assert_same(seed, &transcript(seed, cut, false, 60_000), &whole);
+        }
+    }
+}
+
+#[test]
+fn any_pausing_gives_the_same_events_as_none() {
+    for seed in seeds(200) {
+        let straight = transcript(seed, Chaos::NONE, false, 60_000);
+        assert_same(seed, &transcript(seed, Chaos::NONE, true, 60_000), &straight);
+        assert_same(seed, &transcript(seed, Chaos::wild(), true, 60_000), &straight);
+    }
+}
+
+#[test]
+fn limits_of_time_are_kept_to_the_turn() {
+    deadlines::run(1, Chaos::NONE);
+    for seed in seeds(30) {
+        deadlines::run(seed, Chaos::wild());
+    }
 }

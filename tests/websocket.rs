@@ -556,6 +556,37 @@ fn a_decision_may_be_put_off_again_and_has_its_time_again() {
 }
 
 #[test]
+fn pausing_a_request_without_a_decision_does_not_lift_its_limit() {
+    let mut rig = undecided();
+    let client = rig.connect();
+    client.upgrade("/a", "");
+    rig.until_logged("asked /a");
+    let id = rig.state.conns[0];
+    rig.io().conn(id).unwrap().pause();
+    rig.advance(SECOND * 10);
+    assert_eq!(rig.answer(&client).status, 503);
+}
+
+#[test]
+fn a_request_without_a_decision_can_be_closed_and_aborted() {
+    let mut rig = undecided();
+    let client = rig.connect();
+    client.upgrade("/a", "");
+    rig.until_logged("asked /a");
+    let id = rig.state.conns[0];
+    rig.io().conn(id).unwrap().close();
+    assert_eq!(rig.io().decide(id, Decision::websocket(Script::quiet())), Err(Gone));
+    rig.end(&client);
+    assert_eq!(client.received(), b"");
+    let client = rig.connect();
+    client.upgrade("/b", "");
+    rig.until_logged("asked /b");
+    let id = rig.state.conns[1];
+    rig.io().conn(id).unwrap().abort();
+    rig.until("the reset", |_| client.was_reset());
+}
+
+#[test]
 fn accept_may_decide_by_a_task_that_runs_at_once() {
     let site = Site::new().protocol("", |request: &Request<'_>, _: &mut State, io: &mut Io<State>| {
         let id = request.id();
@@ -896,10 +927,10 @@ fn pausing_and_resuming_at_once_goes_on_where_it_was() {
 #[test]
 fn a_paused_connection_leaves_the_senders_bytes_with_the_sender() {
     let mut rig = server(|cx, heard| {
-        if let Heard::Text(text) = heard {
-            if text == "pause" {
-                cx.conn().pause();
-            }
+        if let Heard::Text(text) = heard
+            && text == "pause"
+        {
+            cx.conn().pause();
         }
     });
     let client = rig.open();
@@ -1063,18 +1094,15 @@ fn a_connection_can_be_closed_from_every_callback() {
             if heard.to_string().starts_with(place) {
                 return cx.conn().close_with(CloseCode::new(4000), place);
             }
-            match heard {
-                Heard::Opened => {
-                    cx.conn().set_timer(SECOND);
-                    if place == "writable" {
-                        cx.conn().request_writable();
-                    }
-                    let id = cx.id();
-                    if place == "event" {
-                        cx.io.notify(id, Box::new("x")).unwrap();
-                    }
+            if let Heard::Opened = heard {
+                cx.conn().set_timer(SECOND);
+                if place == "writable" {
+                    cx.conn().request_writable();
                 }
-                _ => {}
+                let id = cx.id();
+                if place == "event" {
+                    cx.io.notify(id, Box::new("x")).unwrap();
+                }
             }
         });
         let client = rig.open();

@@ -1,6 +1,6 @@
 //! What waits to be sent on a link, and the spare buffers that all links share.
 
-use super::timers::Tick;
+use super::timers::{Tick, TimerId};
 use crate::ws::Shared;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -44,6 +44,8 @@ pub(crate) struct Queue {
     len: usize,
     /// When the peer last took something, or when the queue began to wait.
     pub(crate) moved: Tick,
+    /// When it will have waited for too long.
+    pub(crate) stall_timer: TimerId,
 }
 
 /// How many pieces one gathered write takes.

@@ -120,6 +120,10 @@ impl Core {
     fn know(&mut self, fd: RawFd, index: u32) {
         let place = fd as usize;
         if self.fds.len() <= place {
+            // In steps of an eighth: one more for each of many idle links counts.
+            if self.fds.capacity() <= place {
+                self.fds.reserve_exact(place + place / 8 + 64 - self.fds.len());
+            }
             self.fds.resize(place + 1, super::NOBODY);
         }
         self.fds[place] = index;

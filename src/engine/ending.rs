@@ -89,7 +89,7 @@ impl Core {
         }
         let now = self.now();
         let link = self.link(index);
-        link.active = now;
+        link.role.set_active(now);
         // An exchange may have been completed meanwhile.
         if link.kept.is_some() || matches!(link.role, Role::Http(_)) {
             self.resume_later(index);
@@ -138,14 +138,9 @@ impl Core {
         let link = self.link(index);
         link.flags.releasing = true;
         link.flags.paused = true;
-        let mut stall = std::mem::replace(&mut link.stall_timer, super::TimerId::NONE);
         let queue = link.queue.take();
         self.interrupted |= self.current == index;
-        self.timers.cancel(&mut stall);
-        let mut lost = queue.as_ref().map_or(0, |queue| queue.len());
-        if let Some(queue) = queue {
-            self.pool.give_queue(queue);
-        }
+        let mut lost = self.drop_queue(queue);
         if self.current == index {
             lost += self.out.len();
             self.out.clear();
@@ -179,7 +174,7 @@ impl Core {
 
     pub(crate) fn is_deciding(&mut self, conn: Key) -> bool {
         let Some(link) = self.live(conn).map(|conn| conn.link) else { return false };
-        self.links.at(link).is_some()
+        self.links.at(link).is_some_and(|(_, link)| link.state == State::Open)
             && self.server(link).is_some_and(|server| server.phase == Phase::Deciding)
     }
 

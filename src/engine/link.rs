@@ -1,12 +1,12 @@
 //! One socket: its transport, its role, its buffers and its timers.
 
 use super::buffer::{Kept, Queue};
-use super::timers::{Tick, TimerId};
+use super::timers::TimerId;
 use crate::host::Interest;
 use crate::limits::Limits;
 use crate::net::Peer;
 use crate::role::Role;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -35,9 +35,7 @@ pub(crate) struct Link {
     pub(crate) kept: Option<Box<Kept>>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) active: Tick,
     pub(crate) phase_timer: TimerId,
-    pub(crate) stall_timer: TimerId,
     /// Seconds from the context's start to the link's.
     pub(crate) created: u32,
     /// The site that it lives by, by its place; `NO_CONN` for none.
@@ -72,7 +70,7 @@ pub(crate) struct Flags {
     pub(crate) finished: bool,
     /// Our half was shut down.
     pub(crate) shut: bool,
-    /// A timer looks at `active`.
+    /// A timer looks at when something was last received.
     pub(crate) timed: bool,
     /// The host has refused it, and it is to be offered again later.
     pub(crate) refused: bool,
@@ -97,12 +95,10 @@ impl Link {
             kept: None,
             received: 0,
             sent: 0,
-            active: Tick::default(),
             phase_timer: TimerId::NONE,
-            stall_timer: TimerId::NONE,
             created: 0,
             site: NO_CONN,
-            peer: peer.map_or(CompactPeer::NONE, CompactPeer::new),
+            peer: peer.map_or(CompactPeer::None, CompactPeer::new),
             state: State::Open,
             told: Interest::NONE,
             flags: Flags::default(),
@@ -155,49 +151,27 @@ impl Link {
     }
 }
 
-/// An address and port in 24 bytes, since there is one per link.
-#[derive(Clone, Copy)]
-struct CompactPeer {
-    ip: [u8; 16],
-    scope: u32,
-    port: u16,
-    family: Family,
-}
-
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Family {
+/// An address and port in 16 bytes, since there is one per link; the longer addresses lie elsewhere.
+enum CompactPeer {
     None,
-    V4,
-    V6,
+    V4(Ipv4Addr, u16),
+    V6(Box<SocketAddrV6>),
 }
 
 impl CompactPeer {
-    const NONE: Self = Self { ip: [0; 16], scope: 0, port: 0, family: Family::None };
-
     fn new(peer: &Peer) -> Self {
         match peer {
-            Peer::Unix(_) => Self::NONE,
-            Peer::Inet(SocketAddr::V4(address)) => Self {
-                ip: address.ip().to_ipv6_mapped().octets(),
-                scope: 0,
-                port: address.port(),
-                family: Family::V4,
-            },
-            Peer::Inet(SocketAddr::V6(address)) => Self {
-                ip: address.ip().octets(),
-                scope: address.scope_id(),
-                port: address.port(),
-                family: Family::V6,
-            },
+            Peer::Unix(_) => Self::None,
+            Peer::Inet(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
+            Peer::Inet(SocketAddr::V6(address)) => Self::V6(Box::new(*address)),
         }
     }
 
-    fn address(self) -> Option<SocketAddr> {
-        let ip = Ipv6Addr::from(self.ip);
-        match self.family {
-            Family::None => None,
-            Family::V4 => Some(SocketAddr::new(IpAddr::V6(ip).to_canonical(), self.port)),
-            Family::V6 => Some(SocketAddrV6::new(ip, self.port, 0, self.scope).into()),
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::None => None,
+            Self::V4(ip, port) => Some(SocketAddrV4::new(*ip, *port).into()),
+            Self::V6(address) => Some((**address).into()),
         }
     }
 }

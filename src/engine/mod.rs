@@ -267,6 +267,9 @@ impl Core {
     pub(crate) fn bind(&mut self, conn: Key, protocol: Key) {
         let Some(facts) = self.protocols.get_mut(protocol) else { return };
         let member = facts.members.len() as u32;
+        if facts.members.len() == facts.members.capacity() {
+            facts.members.reserve_exact(facts.members.len() / 8 + 16);
+        }
         facts.members.push(conn.index);
         if let Some(conn) = self.conns.get_mut(conn) {
             (conn.protocol, conn.member) = (protocol.index, member);
@@ -326,20 +329,16 @@ impl Core {
         }
         link.state = State::Ended;
         let conn = link.conn;
-        let (mut phase, mut stall) = (link.phase_timer, link.stall_timer);
-        (link.phase_timer, link.stall_timer) = (TimerId::NONE, TimerId::NONE);
+        let mut phase = std::mem::replace(&mut link.phase_timer, TimerId::NONE);
         let kept = link.kept.take();
         let queue = link.queue.take();
         let held = match &link.role {
             Role::WebSocket(websocket) => websocket.held(),
             _ => 0,
         };
-        let mut unsent = held + queue.as_ref().map_or(0, |queue| queue.len());
+        let mut unsent = held + self.drop_queue(queue);
         if let Some(kept) = kept {
             self.pool.give(kept.bytes);
-        }
-        if let Some(queue) = queue {
-            self.pool.give_queue(queue);
         }
         if self.current == index {
             unsent += self.out.len();
@@ -347,7 +346,6 @@ impl Core {
             self.interrupted = true;
         }
         self.timers.cancel(&mut phase);
-        self.timers.cancel(&mut stall);
         self.left_handshake(index);
         if conn != NO_CONN {
             self.end_conn(conn, reason, unsent);
@@ -400,8 +398,8 @@ impl Core {
     pub(crate) fn stalled(&mut self, index: u32) -> bool {
         let now = self.now();
         let link = self.link(index);
-        link.stall_timer = TimerId::NONE;
-        let Some(queue) = &link.queue else { return false };
+        let Some(queue) = &mut link.queue else { return false };
+        queue.stall_timer = TimerId::NONE;
         let due = queue.moved.after(link.limits.write_stall);
         if due > now {
             self.arm_stall(index, due);
@@ -411,11 +409,20 @@ impl Core {
     }
 
     fn arm_stall(&mut self, index: u32, at: Tick) {
-        if let Some(key) = self.links.key_at(index)
-            && self.link(index).stall_timer.is_none()
-        {
-            self.link(index).stall_timer = self.timers.arm(at, Timer::Stall(key));
+        let Some(key) = self.links.key_at(index) else { return };
+        let queue = self.links.get_mut(key).and_then(|link| link.queue.as_mut());
+        if let Some(queue) = queue.filter(|queue| queue.stall_timer.is_none()) {
+            queue.stall_timer = self.timers.arm(at, Timer::Stall(key));
         }
+    }
+
+    /// Lets go of a queue, with its timer, and says how many bytes were in it.
+    fn drop_queue(&mut self, queue: Option<Box<buffer::Queue>>) -> usize {
+        let Some(mut queue) = queue else { return 0 };
+        let bytes = queue.len();
+        self.timers.cancel(&mut queue.stall_timer);
+        self.pool.give_queue(queue);
+        bytes
     }
 
     // Input.
@@ -447,7 +454,7 @@ impl Core {
                 link.received += read as u64;
                 if link.flags.timed {
                     let now = self.now();
-                    self.link(index).active = now;
+                    self.link(index).role.set_active(now);
                 }
                 Filled::Bytes(start + read)
             }
@@ -598,16 +605,11 @@ impl Core {
         let link = self.link(index);
         link.flags.write_failed = true;
         let queue = link.queue.take();
-        let lost = lost + queue.as_ref().map_or(0, |queue| queue.len());
         // Input that only waits for its turn is still heard.
         let stuck = link.flags.backlog && !link.flags.to_resume;
         let nothing_more = link.flags.end_received || link.flags.paused || stuck || link.state != State::Open;
-        let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
         let conn = link.conn;
-        self.timers.cancel(&mut stall);
-        if let Some(queue) = queue {
-            self.pool.give_queue(queue);
-        }
+        let lost = lost + self.drop_queue(queue);
         if let Some(conn) = self.conns.at_mut(conn) {
             conn.cold().lost += lost;
             conn.set_reason(CloseReason::Io(error));
@@ -662,7 +664,7 @@ impl Core {
                 }
                 Err(error) if net::would_block(&error) => {
                     self.mark(index);
-                    if self.link(index).stall_timer.is_none() {
+                    if self.link(index).queue.as_ref().is_some_and(|queue| queue.stall_timer.is_none()) {
                         self.wait_for_room(index);
                     }
                     return;
@@ -676,13 +678,8 @@ impl Core {
 
     /// A queue is empty.
     fn drained(&mut self, index: u32) {
-        let link = self.link(index);
-        let queue = link.queue.take();
-        let mut stall = std::mem::replace(&mut link.stall_timer, TimerId::NONE);
-        self.timers.cancel(&mut stall);
-        if let Some(queue) = queue {
-            self.pool.give_queue(queue);
-        }
+        let queue = self.link(index).queue.take();
+        self.drop_queue(queue);
         self.offer_room(index);
         self.output_done(index);
         self.mark(index);

@@ -9,15 +9,39 @@ pub(crate) struct Key {
 
 const PAGE: usize = 64;
 
-struct Slot<T> {
-    /// Odd while the slot is taken, so that a stale key never matches a free slot.
-    generation: u32,
-    next_free: u32,
-    value: Option<T>,
+struct Page<T> {
+    /// Odd while the place is taken, so that a stale key never matches a free place. Beside the slots rather than in them, where
+    /// they would cost as much again in padding.
+    generations: Box<[u32]>,
+    slots: Box<[Slot<T>]>,
+}
+
+enum Slot<T> {
+    /// The next free place.
+    Free(u32),
+    Taken(T),
+}
+
+impl<T> Slot<T> {
+    #[inline]
+    fn value(&self) -> Option<&T> {
+        match self {
+            Self::Taken(value) => Some(value),
+            Self::Free(_) => None,
+        }
+    }
+
+    #[inline]
+    fn value_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Taken(value) => Some(value),
+            Self::Free(_) => None,
+        }
+    }
 }
 
 pub(crate) struct Store<T> {
-    pages: Vec<Box<[Slot<T>]>>,
+    pages: Vec<Page<T>>,
     free: u32,
     len: usize,
 }
@@ -36,47 +60,59 @@ impl<T> Store<T> {
             self.grow();
         }
         let index = self.free;
-        let slot = self.slot_mut(index);
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.value = Some(value);
-        let (generation, next) = (slot.generation, slot.next_free);
-        self.free = next;
+        let page = &mut self.pages[index as usize / PAGE];
+        let generation = &mut page.generations[index as usize % PAGE];
+        *generation = generation.wrapping_add(1);
+        let generation = *generation;
+        if let Slot::Free(next) = std::mem::replace(&mut page.slots[index as usize % PAGE], Slot::Taken(value)) {
+            self.free = next;
+        }
         self.len += 1;
         Key { index, generation }
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let free = self.free;
-        let slot = self.taken(key)?;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.next_free = free;
-        let value = slot.value.take();
+        let page = self.pages.get_mut(key.index as usize / PAGE)?;
+        let generation = &mut page.generations[key.index as usize % PAGE];
+        let slot = &mut page.slots[key.index as usize % PAGE];
+        if *generation != key.generation || matches!(slot, Slot::Free(_)) {
+            return None;
+        }
+        *generation = generation.wrapping_add(1);
         self.free = key.index;
         self.len -= 1;
-        value
+        match std::mem::replace(slot, Slot::Free(free)) {
+            Slot::Taken(value) => Some(value),
+            Slot::Free(_) => None,
+        }
     }
 
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        let slot = self.pages.get(key.index as usize / PAGE)?.get(key.index as usize % PAGE)?;
-        if slot.generation == key.generation { slot.value.as_ref() } else { None }
+        let page = self.pages.get(key.index as usize / PAGE)?;
+        let slot = page.slots.get(key.index as usize % PAGE)?;
+        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) { slot.value() } else { None }
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.taken(key)?.value.as_mut()
+        let page = self.pages.get_mut(key.index as usize / PAGE)?;
+        let slot = page.slots.get_mut(key.index as usize % PAGE)?;
+        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) { slot.value_mut() } else { None }
     }
 
     /// What lives at `index` now, whichever generation it is.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
-        let slot = self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)?;
-        Some((Key { index, generation: slot.generation }, slot.value.as_ref()?))
+        let page = self.pages.get(index as usize / PAGE)?;
+        let value = page.slots.get(index as usize % PAGE)?.value()?;
+        Some((Key { index, generation: *page.generations.get(index as usize % PAGE)? }, value))
     }
 
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.value.as_mut()
+        self.pages.get_mut(index as usize / PAGE)?.slots.get_mut(index as usize % PAGE)?.value_mut()
     }
 
     /// The key of what lives at `index` now.
@@ -86,10 +122,8 @@ impl<T> Store<T> {
 
     /// Everything, in the order of the places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.pages.iter().flatten().zip(0u32..).filter_map(|(slot, index)| {
-            let value = slot.value.as_ref()?;
-            Some((Key { index, generation: slot.generation }, value))
-        })
+        let places = self.pages.iter().flat_map(|page| page.generations.iter().zip(&page.slots));
+        places.zip(0u32..).filter_map(|((&generation, slot), index)| Some((Key { index, generation }, slot.value()?)))
     }
 
     /// How many places there are, taken or free.
@@ -97,25 +131,11 @@ impl<T> Store<T> {
         (self.pages.len() * PAGE) as u32
     }
 
-    #[inline]
-    fn taken(&mut self, key: Key) -> Option<&mut Slot<T>> {
-        let slot = self.pages.get_mut(key.index as usize / PAGE)?.get_mut(key.index as usize % PAGE)?;
-        (slot.generation == key.generation).then_some(slot)
-    }
-
-    fn slot_mut(&mut self, index: u32) -> &mut Slot<T> {
-        &mut self.pages[index as usize / PAGE][index as usize % PAGE]
-    }
-
     fn grow(&mut self) {
         let first = self.places();
         let last = first + PAGE as u32 - 1;
-        let slot = |index| Slot {
-            generation: 0,
-            next_free: if index == last { u32::MAX } else { index + 1 },
-            value: None,
-        };
-        self.pages.push((first..=last).map(slot).collect());
+        let slot = |index| Slot::Free(if index == last { u32::MAX } else { index + 1 });
+        self.pages.push(Page { generations: Box::new([0; PAGE]), slots: (first..=last).map(slot).collect() });
         self.free = first;
     }
 }

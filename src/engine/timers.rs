@@ -61,6 +61,12 @@ impl TimerId {
     }
 }
 
+impl Default for TimerId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Entry {
     timer: Timer,

@@ -5,6 +5,7 @@ use super::encode::{self, Asked, Delimiting};
 use crate::engine::Core;
 use crate::engine::link::State;
 use crate::engine::store::Key;
+use crate::engine::timers::Tick;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
 use crate::http::{Body, Fields, Response, ResponseError};
@@ -20,6 +21,8 @@ pub(crate) struct Server {
     /// No request has been complete yet: it counts among those in the handshake.
     pub(crate) first: bool,
     pub(crate) phase: Phase,
+    /// When content was last received, while that has its time.
+    pub(crate) active: Tick,
     /// How much of the head has been searched for its end.
     pub(crate) seen: usize,
     pub(crate) content: Decoder,
@@ -82,6 +85,7 @@ impl Server {
             site,
             first: true,
             phase: Phase::Head,
+            active: Tick::default(),
             seen: 0,
             content: Decoder::None,
             received: false,
@@ -132,7 +136,7 @@ impl Core {
             let stall = self.limits(index).body_stall;
             let now = self.now();
             let link = self.link(index);
-            link.active = now;
+            link.role.set_active(now);
             link.flags.timed = true;
             self.arm_phase(index, stall);
         }

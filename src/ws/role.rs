@@ -32,6 +32,8 @@ struct Cold {
     ping_sent: Option<Tick>,
     /// When the last message was received or sent.
     last_message: Tick,
+    /// When anything was last received.
+    active: Tick,
 }
 
 impl WebSocket {
@@ -52,6 +54,13 @@ impl WebSocket {
     /// Bytes of shared frames that wait for the end of a message sent in pieces.
     pub(crate) fn held(&self) -> usize {
         self.cold.as_ref().map_or(0, |cold| cold.held.iter().map(|frame| frame.bytes().len()).sum())
+    }
+
+    /// Something was received; noted where a timer looks at it.
+    pub(crate) fn set_active(&mut self, now: Tick) {
+        if let Some(cold) = &mut self.cold {
+            cold.active = now;
+        }
     }
 
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
@@ -277,11 +286,10 @@ impl Core {
         }
         let now = self.now();
         let link = self.link(index);
-        link.active = now;
         link.flags.timed = true;
         if let Some(websocket) = websocket(link) {
             let cold = websocket.cold();
-            (cold.last_message, cold.ping_sent) = (now, None);
+            (cold.active, cold.last_message, cold.ping_sent) = (now, now, None);
         }
         self.websocket_timer(index);
     }
@@ -302,7 +310,7 @@ impl Core {
         let now = self.now();
         let limits = self.limits(index);
         let link = self.link(index);
-        let (active, paused) = (link.active, link.flags.paused);
+        let paused = link.flags.paused;
         let Some(websocket) = websocket(link) else { return };
         if !websocket.closing.may_send() {
             let _ = websocket.closing.step(ClosingInput::TimedOut);
@@ -312,6 +320,7 @@ impl Core {
             return;
         }
         let cold = websocket.cold();
+        let active = cold.active;
         let mut next = None;
         if let Some(idle) = limits.idle {
             let due = cold.last_message.after(idle);

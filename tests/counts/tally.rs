@@ -93,12 +93,17 @@ impl Env for Clock {
 pub(crate) struct Counted {
     array: PollArray,
     pub(crate) calls: u64,
+    /// What the array itself holds.
+    pub(crate) bytes: i64,
 }
 
 impl Host for Counted {
     fn add(&mut self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         self.calls += 1;
-        self.array.add(fd, interest)
+        let before = bytes();
+        let added = self.array.add(fd, interest);
+        self.bytes += bytes() - before;
+        added
     }
 
     fn change(&mut self, fd: BorrowedFd<'_>, previous: Interest, interest: Interest) -> io::Result<()> {

@@ -255,12 +255,19 @@ impl Clerk {
         }
         if !std::mem::replace(&mut self.answered, true) {
             let _ = cx.conn().end_response();
+            self.answered(cx);
         }
+    }
+
+    /// Who has answered holds no content back any more.
+    fn answered(&self, cx: &mut Cx<'_, Town>) {
+        cx.data.lives[self.session().0].paused = false;
     }
 
     fn respond(&mut self, cx: &mut Cx<'_, Town>, response: Response) {
         if !std::mem::replace(&mut self.answered, true) {
             let _ = cx.respond(response);
+            self.answered(cx);
         }
     }
 }
@@ -321,6 +328,7 @@ impl http::Handler<Town> for Clerk {
             Job::Pipe => {
                 self.answered = true;
                 let _ = cx.conn().end_response();
+                self.answered(cx);
             }
             _ => {}
         }

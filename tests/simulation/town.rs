@@ -311,7 +311,9 @@ impl Town {
                 assert!(!matches!(why, Why::Completed | Why::TimedOut), "{name} {why:?}")
             }
             Some(Ending::Released) => {
-                let expected = matches!(why, Why::Released | Why::Leaving | Why::Host);
+                // What the peer broke off before is not given back.
+                let broken = matches!(why, Why::Handshake(_) | Why::Protocol | Why::TooLarge | Why::Content);
+                let expected = broken || matches!(why, Why::Released | Why::Leaving | Why::Host);
                 assert!(expected, "{name} ended: {} after {ending:?}", closed.reason);
             }
             _ => {}
