@@ -44,6 +44,8 @@ pub struct Context<D = ()> {
     acceptors: Vec<(Key, Acceptor<D>)>,
     /// What is read goes here first, whichever link it is from.
     buffer: Vec<u8>,
+    /// Where messages are collected that do not come in one piece.
+    spare: ws::Spare,
     /// The conn whose handler runs. Found here by the next call, it has unwound.
     pub(crate) running: u32,
     self_wake: bool,
@@ -153,6 +155,7 @@ impl Builder {
             protocols: Vec::new(),
             acceptors: Vec::new(),
             buffer: Vec::new(),
+            spare: ws::Spare::default(),
             running: NO_CONN,
             self_wake: self.self_wake,
             woken: false,
@@ -164,24 +167,7 @@ impl Builder {
 impl<D> Context<D> {
     /// A context with every default.
     pub fn new() -> Self {
-        Context::<D>::builder().build()
-    }
-
-    /// Sets up a context that differs from the default.
-    ///
-    /// ```
-    /// let context: lodger::Context<String> = lodger::Context::<String>::builder().max_links(100).build();
-    /// # context.abandon();
-    /// ```
-    pub fn builder() -> Builder {
-        Builder {
-            env: Box::new(SystemEnv),
-            net: Net::System,
-            self_wake: false,
-            max_links: usize::MAX,
-            max_handshakes: 1024,
-            max_per_address: None,
-        }
+        Context::builder().build()
     }
 
     /// Tells the host what has changed and how long it may sleep. Call it after the last use of the context and before the loop
@@ -491,7 +477,7 @@ impl<D> Context<D> {
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
         let mut used = 0;
         let next = loop {
-            match receiver.next(&mut input[used..], &settings) {
+            match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
                 Ok((took, Some(ws::Event::Message(message)))) => {
                     used += took;
                     cx.io.core.message_passed(index);
@@ -548,7 +534,7 @@ impl<D> Context<D> {
         let settings = websocket.settings(&limits);
         let mut used = 0;
         let next = loop {
-            match receiver.next(&mut input[used..], &settings) {
+            match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
                 Ok((took, Some(ws::Event::Close(close)))) => {
                     used += took;
                     let closing = core.closing(index);
@@ -1029,6 +1015,25 @@ impl<D> Context<D> {
         let sites: Vec<Key> = self.io.core.sites.iter().map(|(key, _)| key).collect();
         for site in sites {
             self.end_site(site, data);
+        }
+    }
+}
+
+impl Context {
+    /// Sets up a context that differs from the default.
+    ///
+    /// ```
+    /// let context: lodger::Context<String> = lodger::Context::builder().max_links(100).build();
+    /// # context.abandon();
+    /// ```
+    pub fn builder() -> Builder {
+        Builder {
+            env: Box::new(SystemEnv),
+            net: Net::System,
+            self_wake: false,
+            max_links: usize::MAX,
+            max_handshakes: 1024,
+            max_per_address: None,
         }
     }
 }

@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use lodger::{Context, Cx, Decision, Io, Limits, Listen, Request, Response, Site, ws};
-//! use lodger_poll::{PollArray, Wait};
+//! use lodger_poll::PollArray;
 //!
 //! /// The server's own state, which it had before lodger came.
 //! #[derive(Default)]

@@ -301,7 +301,7 @@ fn closed_descriptor_is_closed_after_it_was_removed() {
 
 #[test]
 fn refused_adoption_gives_the_descriptor_back() {
-    let mut context: Context<State> = Context::<State>::builder().max_links(1).build();
+    let mut context: Context<State> = Context::builder().max_links(1).build();
     let io = context.io();
     let (reader, writer) = io::pipe().unwrap();
     let number = reader.as_raw_fd();

@@ -308,7 +308,7 @@ fn sleeper(array: &PollArray) -> (thread::JoinHandle<bool>, mpsc::Receiver<()>) 
 
 #[test]
 fn sleeping_loop_is_woken_by_use_of_the_context_when_self_wake_is_on() {
-    let mut context: Context<State> = Context::<State>::builder().self_wake(true).build();
+    let mut context: Context<State> = Context::builder().self_wake(true).build();
     let mut array = PollArray::new();
     // Nothing was used yet, and still the loop can be woken.
     let _ = context.prepare(&mut array);
@@ -348,7 +348,7 @@ impl Env for Counted {
 fn loop_with_self_wake_does_not_wake_itself() {
     let readings = Arc::new(AtomicUsize::new(0));
     let env = Counted(Arc::clone(&readings));
-    let mut context: Context<u32> = Context::<u32>::builder().env(env).self_wake(true).build();
+    let mut context: Context<u32> = Context::builder().env(env).self_wake(true).build();
     let _remote = context.remote().unwrap();
     context.io().after(Duration::from_millis(60), |done, _| *done = 1);
     let (mut own, mut done) = (Loop::new(), 0);

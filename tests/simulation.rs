@@ -7,6 +7,8 @@
 mod deadlines;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/found.rs"]
+mod found;
 #[path = "simulation/handlers.rs"]
 mod handlers;
 #[path = "simulation/peer.rs"]

@@ -71,7 +71,7 @@ fn descriptors_that_come_free_elsewhere_are_found_in_time() {
 fn beyond_max_links_connections_wait_until_one_ends() {
     // Two listeners, and two connections.
     let (mut house, server) =
-        served_with(Context::<State>::builder().max_links(4).build(), Limits::default());
+        served_with(Context::builder().max_links(4).build(), Limits::default());
     let (first, _) = server.websocket(&mut house);
     let (_second, _) = server.websocket(&mut house);
     let mut third = Client::tcp(server.address);
@@ -93,7 +93,7 @@ fn beyond_max_links_connections_wait_until_one_ends() {
 
 #[test]
 fn beyond_max_handshakes_connections_wait_until_one_has_made_its_request() {
-    let context = Context::<State>::builder().max_handshakes(2).build();
+    let context = Context::builder().max_handshakes(2).build();
     let (mut house, server) = served_with(context, Limits::default());
     let mut silent: Vec<Client> = (0..2).map(|_| Client::tcp(server.address)).collect();
     house.until("they are accepted", |house| house.io().link_count() == 4);
@@ -117,7 +117,7 @@ fn beyond_max_handshakes_connections_wait_until_one_has_made_its_request() {
 
 #[test]
 fn raw_connections_need_no_handshake_and_do_not_wait_for_any() {
-    let context = Context::<State>::builder().max_handshakes(1).build();
+    let context = Context::builder().max_handshakes(1).build();
     let (mut house, server) = served_with(context, Limits::default());
     let _silent = Client::tcp(server.address);
     house.until("it is accepted", |house| house.io().link_count() == 3);

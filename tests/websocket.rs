@@ -1314,50 +1314,62 @@ fn a_unix_socket_is_served_like_any_other() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+/// Gives its descriptor back as soon as it is there.
+struct Held(Rc<RefCell<Option<std::os::fd::OwnedFd>>>);
+
+impl lodger::raw::Handler<State> for Held {
+    fn opened(&mut self, cx: &mut Cx<'_, State>) {
+        cx.conn().release();
+    }
+    fn closed(self: Box<Self>, _: &mut Cx<'_, State>, closed: lodger::Closed) {
+        let lodger::CloseReason::Released { descriptor, .. } = closed.reason else { panic!("{closed:?}") };
+        *self.0.borrow_mut() = Some(descriptor);
+    }
+}
+
 #[test]
 fn the_options_of_a_listener_are_set_on_each_connection() {
     use rustix::net::sockopt;
     let keepalive = Keepalive { idle: SECOND * 7, interval: SECOND * 3, probes: 5 };
-    let site = Site::new().protocol("", accept(Script::quiet));
-    let mut rig =
-        Rig::listening(site, |listen| listen.keepalive(keepalive).send_buffer(20_000).receive_buffer(30_000));
-    let client = rig.open();
-    let id = rig.state.conns[0];
-    // The descriptor comes back by `release`, and is asked what was set.
-    struct Held(Rc<RefCell<Option<std::os::fd::OwnedFd>>>);
-    impl lodger::raw::Handler<State> for Held {
-        fn closed(self: Box<Self>, _: &mut Cx<'_, State>, closed: lodger::Closed) {
-            let lodger::CloseReason::Released { descriptor, .. } = closed.reason else {
-                panic!("{closed:?}")
-            };
-            *self.0.borrow_mut() = Some(descriptor);
-        }
-    }
-    let (socket, _other) = rig.pair();
+    let mut rig = Rig::websocket(Limits::default(), Script::quiet);
     let held = Rc::default();
-    let limits = Limits::default();
-    let set = rig.io().adopt_raw(socket, b"", limits, Box::new(Held(Rc::clone(&held)))).unwrap();
+    let given = Rc::clone(&held);
+    let listen = lodger::Listen::tcp(([127, 0, 0, 1], 0));
+    let listen = listen.keepalive(keepalive).send_buffer(20_000).receive_buffer(30_000);
+    let io = rig.io();
+    let accept = move |_: &Peer, _: &mut State, _: &mut Io<State>| {
+        Some(Box::new(Held(Rc::clone(&given))) as Box<dyn lodger::raw::Handler<State>>)
+    };
+    let listener = io.listen_raw(listen, Limits::default(), accept).unwrap();
+    rig.address = rig.io().local_addr(listener).unwrap().inet().unwrap();
     rig.run();
-    let mut conn = rig.io().conn(set).unwrap();
-    conn.set_keepalive(Some(keepalive)).unwrap();
-    conn.set_buffer_sizes(Some(20_000), Some(30_000)).unwrap();
-    conn.release();
+    let _client = rig.connect();
     rig.until("the release", |_| held.borrow().is_some());
     let socket = held.borrow_mut().take().unwrap();
     assert!(sockopt::socket_keepalive(&socket).unwrap());
     assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), SECOND * 7);
     assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), SECOND * 3);
     assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 5);
+    assert!(sockopt::tcp_nodelay(&socket).unwrap());
     // Linux doubles what it is told, for its own use.
     assert!((20_000..=40_000).contains(&sockopt::socket_send_buffer_size(&socket).unwrap()));
     assert!((30_000..=60_000).contains(&sockopt::socket_recv_buffer_size(&socket).unwrap()));
-    // An accepted one has small buffers too: little fits in between.
+}
+
+#[test]
+fn the_options_of_a_connection_can_be_changed() {
+    let mut rig = Rig::websocket(Limits::default(), Script::quiet);
+    let client = rig.open();
+    let id = rig.state.conns[0];
+    let mut conn = rig.io().conn(id).unwrap();
+    conn.set_keepalive(Some(Keepalive { idle: SECOND, interval: SECOND, probes: 1 })).unwrap();
+    conn.set_keepalive(None).unwrap();
+    conn.set_buffer_sizes(Some(10_000), None).unwrap();
+    // Little fits into the kernel's buffers now.
     client.stop_reading();
-    client.small_buffers();
-    rig.io().conn(id).unwrap().send(&[0; 4_000_000][..]).unwrap();
+    conn.send(&[0; 4_000_000][..]).unwrap();
     rig.run();
     assert!(rig.io().conn(id).unwrap().queued() > 3_000_000);
-    rig.io().conn(id).unwrap().set_keepalive(None).unwrap();
 }
 
 // Broadcast.

@@ -5,7 +5,9 @@
 mod common;
 
 use libfuzzer_sys::fuzz_target;
-use lodger::{Closed, Context, Cx, Decision, Flow, Io, Limits, Listen, Request, Response, Site, http, sim, ws};
+use lodger::{
+    Closed, Context, Cx, Decision, Flow, Io, Limits, Listen, Request, Response, Site, http, sim, ws,
+};
 use std::time::Duration;
 
 /// Conns that began and have not ended.
@@ -175,7 +177,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let held = limits.send_max + 2 * limits.message + limits.head;
     let site = context.io().add_site(Site::new().protocol("", accept).limits(limits));
-    let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a simulated address is free");
+    let listener =
+        context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a simulated address is free");
     let address = context.io().local_addr(listener).expect("it listens");
     let Ok(mut peer) = world.connect(&address) else { return };
     if flags & 8 != 0 {
@@ -199,7 +202,12 @@ fuzz_target!(|data: &[u8]| {
         peer.close();
     }
     world.run_for(&mut context, &mut data, Duration::from_secs(600));
-    assert_eq!(context.link_count(), 1, "only the listener is left: {:?}", context.io().links().collect::<Vec<_>>());
+    assert_eq!(
+        context.link_count(),
+        1,
+        "only the listener is left: {:?}",
+        context.io().links().collect::<Vec<_>>()
+    );
     assert_eq!(data.open, 0, "each of {} conns has ended", data.began);
     world.leave(&mut context, &mut data);
 });

@@ -237,6 +237,7 @@ impl Core {
         key.index
     }
 
+    #[inline]
     pub(crate) fn link(&mut self, index: u32) -> &mut Link {
         self.links.at_mut(index).expect("a link outlives whatever holds its place")
     }

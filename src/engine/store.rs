@@ -64,7 +64,9 @@ impl<T> Store<T> {
         let generation = &mut page.generations[index as usize % PAGE];
         *generation = generation.wrapping_add(1);
         let generation = *generation;
-        if let Slot::Free(next) = std::mem::replace(&mut page.slots[index as usize % PAGE], Slot::Taken(value)) {
+        if let Slot::Free(next) =
+            std::mem::replace(&mut page.slots[index as usize % PAGE], Slot::Taken(value))
+        {
             self.free = next;
         }
         self.len += 1;
@@ -92,14 +94,22 @@ impl<T> Store<T> {
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let page = self.pages.get(key.index as usize / PAGE)?;
         let slot = page.slots.get(key.index as usize % PAGE)?;
-        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) { slot.value() } else { None }
+        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) {
+            slot.value()
+        } else {
+            None
+        }
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let page = self.pages.get_mut(key.index as usize / PAGE)?;
         let slot = page.slots.get_mut(key.index as usize % PAGE)?;
-        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) { slot.value_mut() } else { None }
+        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) {
+            slot.value_mut()
+        } else {
+            None
+        }
     }
 
     /// What lives at `index` now, whichever generation it is.
@@ -123,7 +133,9 @@ impl<T> Store<T> {
     /// Everything, in the order of the places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         let places = self.pages.iter().flat_map(|page| page.generations.iter().zip(&page.slots));
-        places.zip(0u32..).filter_map(|((&generation, slot), index)| Some((Key { index, generation }, slot.value()?)))
+        places
+            .zip(0u32..)
+            .filter_map(|((&generation, slot), index)| Some((Key { index, generation }, slot.value()?)))
     }
 
     /// How many places there are, taken or free.

@@ -307,7 +307,7 @@ impl Core {
         self.pool.give(piece);
         // What the queue has no room for goes when it has; what it has room for goes with the next call.
         let link = self.link(index);
-        let room = link.queued() < link.limits.send_high_water;
+        let room = link.queued() < link.limits.send_high_water && !link.output_over();
         if room && self.server(index).is_some_and(|server| server.file.is_some()) {
             self.resume_later(index);
         }

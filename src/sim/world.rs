@@ -35,7 +35,7 @@ impl World {
     /// A builder for a context that lives in this world.
     pub fn builder(&mut self) -> Builder {
         let surroundings = Surroundings { clock: self.main.clock.clone(), random: self.random.fork() };
-        Context::<()>::builder().env(surroundings).simulated(self.network())
+        Context::builder().env(surroundings).simulated(self.network())
     }
 
     /// Another loop in this world. Time is the same for all of them.

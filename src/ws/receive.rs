@@ -77,12 +77,23 @@ impl Receiver {
     /// The connection is to be failed: send a Close with [`ReceiveError::close_code`] and drop the transport. Text that
     /// is not UTF-8 is refused as soon as the first wrong byte is there, a frame that is too large as soon as its
     /// header is.
-    // Always: the event is taken apart where it is used and need not be built in memory.
-    #[inline(always)]
+    #[inline]
     pub fn next<'a>(
         &'a mut self,
         input: &'a mut [u8],
         settings: &Settings,
+    ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
+        self.next_with(input, settings, &mut Spare::default())
+    }
+
+    /// The same, with the memory of collected messages taken from `spare` and given back to it.
+    // Always: the event is taken apart where it is used and need not be built in memory.
+    #[inline(always)]
+    pub(crate) fn next_with<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        settings: &Settings,
+        spare: &mut Spare,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         if self.message.is_none()
             && let Some(frame) = CompleteFrame::find(input, self.reads, settings)
@@ -100,7 +111,7 @@ impl Receiver {
             };
             return Ok((frame.start + frame.length, Some(Event::Message(message))));
         }
-        self.next_otherwise(input, settings)
+        self.next_otherwise(input, settings, spare)
     }
 
     /// True while a message has begun and not ended, be it between two of its frames or within one.
@@ -125,11 +136,12 @@ impl Receiver {
         &'a mut self,
         input: &'a mut [u8],
         settings: &Settings,
+        spare: &mut Spare,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.message.take_if(|message| message.complete);
+        spare.put(self.message.take_if(|message| message.complete));
         let mut start = 0;
         let (end, found) = loop {
-            match self.step(&mut input[start..], settings).map_err(|error| self.end(error))? {
+            match self.step(&mut input[start..], settings, spare).map_err(|error| self.end(error))? {
                 Step::Starved => return Ok((start, None)),
                 Step::Used(used) => start += used,
                 Step::Found(used, found) => break (start + used, found),
@@ -146,7 +158,12 @@ impl Receiver {
     }
 
     /// Goes on with the payload under way, or with the next header. What is found is unmasked.
-    fn step(&mut self, input: &mut [u8], settings: &Settings) -> Result<Step, ReceiveError> {
+    fn step(
+        &mut self,
+        input: &mut [u8],
+        settings: &Settings,
+        spare: &mut Spare,
+    ) -> Result<Step, ReceiveError> {
         let Some(side) = self.reads.side() else {
             return Ok(if input.is_empty() { Step::Starved } else { Step::Used(input.len()) });
         };
@@ -164,7 +181,7 @@ impl Receiver {
         if header.opcode.is_control() {
             return Ok(self.control(header, used, input));
         }
-        self.data(header, used, input, settings)
+        self.data(header, used, input, settings, spare)
     }
 
     /// A control frame whose header took `used` bytes. It waits until it is complete.
@@ -185,6 +202,7 @@ impl Receiver {
         used: usize,
         input: &mut [u8],
         settings: &Settings,
+        spare: &mut Spare,
     ) -> Result<Step, ReceiveError> {
         if header.length > settings.max_frame {
             return Err(TooLarge { size: header.length, limit: settings.max_frame }.into());
@@ -210,7 +228,7 @@ impl Receiver {
         {
             return Ok(Step::Found(payload.end, Found::Unfragmented(kind, receive, payload)));
         }
-        let message = self.message.get_or_insert_with(|| Box::new(Partial::new(kind, receive)));
+        let message = self.message.get_or_insert_with(|| spare.take(kind, receive, size));
         message.size = size;
         message.frame =
             Some(Frame { masking: header.masking, remaining: header.length, is_final: header.fin });
@@ -297,7 +315,7 @@ impl CompleteFrame {
 
 /// A message that has begun and is not complete, or has been completed by the call before.
 #[derive(Debug)]
-struct Partial {
+pub(crate) struct Partial {
     content: Content,
     utf8: Utf8,
     /// The frame whose payload is under way; `None` between frames.
@@ -308,6 +326,35 @@ struct Partial {
     first: bool,
     /// Handed out whole: it is let go at the next call.
     complete: bool,
+}
+
+/// Memory that a collected message has left for the next one, whichever receiver that comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Option<Box<Partial>>);
+
+/// The most that is kept.
+const SPARE: usize = 512 * 1024;
+
+impl Spare {
+    fn put(&mut self, message: Option<Box<Partial>>) {
+        if let Some(message) = message.filter(|message| (1..=SPARE).contains(&message.content.capacity())) {
+            self.0 = Some(message);
+        }
+    }
+
+    /// A message that begins with a frame of `size` bytes. What is far larger than that is not taken for it.
+    fn take(&mut self, kind: MessageKind, receive: Receive, size: u64) -> Box<Partial> {
+        let fits = |spare: &mut Box<Partial>| spare.content.capacity() as u64 / 2 <= size;
+        match self.0.take_if(|spare| receive == Receive::Whole && fits(spare)) {
+            Some(mut message) => {
+                let content = std::mem::replace(&mut message.content, Content::Pieces(kind));
+                *message = Partial::new(kind, receive);
+                message.content = content.emptied(kind);
+                message
+            }
+            None => Box::new(Partial::new(kind, receive)),
+        }
+    }
 }
 
 /// What becomes of the bytes of a message.
@@ -382,6 +429,20 @@ impl Content {
         match self {
             Self::Text(_) | Self::Binary(_) => Receive::Whole,
             Self::Pieces(_) => Receive::Pieces,
+        }
+    }
+
+    /// Its memory, for another message that is received whole.
+    fn emptied(self, kind: MessageKind) -> Self {
+        let mut bytes = match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Binary(bytes) => bytes,
+            Self::Pieces(_) => Vec::new(),
+        };
+        bytes.clear();
+        match kind {
+            MessageKind::Text => Self::Text(String::from_utf8(bytes).unwrap_or_default()),
+            MessageKind::Binary => Self::Binary(bytes),
         }
     }
 

@@ -158,7 +158,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(limits: Limits) -> Self {
         let clock = Clock::default();
-        let mut context: Context = Context::<()>::builder().env(clock.clone()).build();
+        let mut context: Context = Context::builder().env(clock.clone()).build();
         let site = context.io().add_site(site(limits));
         let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a port is free");
         let address = context.io().local_addr(listener).and_then(|address| address.inet()).expect("TCP");

@@ -65,7 +65,7 @@ pub(crate) fn run(seed: u64, plan: Plan) -> u64 {
 }
 
 /// A file of known content, for all runs of this process.
-fn file() -> PathBuf {
+pub(crate) fn file() -> PathBuf {
     use std::sync::OnceLock;
     static FILE_PATH: OnceLock<PathBuf> = OnceLock::new();
     let make = || {

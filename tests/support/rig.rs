@@ -84,7 +84,7 @@ impl Rig {
     /// The same, with options for the listener.
     pub fn listening(site: Site<State>, options: impl FnOnce(Listen) -> Listen) -> Self {
         let clock = Clock::new();
-        let mut context: Context<State> = Context::<State>::builder().env(clock.clone()).build();
+        let mut context: Context<State> = Context::builder().env(clock.clone()).build();
         let io = context.io();
         let site = io.add_site(site);
         let listener = io.listen(options(Listen::tcp(([127, 0, 0, 1], 0))), site).expect("a port is free");
