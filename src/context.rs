@@ -194,8 +194,8 @@ impl<D> Context<D> {
         // The sleep is about to begin: a time that was read up to here is of no use after it.
         self.io.core.turn_ended();
         self.woken = false;
-        let busy = self.io.is_busy();
-        self.io.core.wait(busy)
+        let due = self.io.is_due();
+        self.io.core.wait(due)
     }
 
     /// Serves one descriptor, if it is lodger's: then `revents` is zero on return. Otherwise nothing is touched. Any value is

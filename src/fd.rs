@@ -3,16 +3,14 @@
 //!
 //! ```
 //! use lodger::{Context, Cx, Interest, fd};
-//! use std::fs::File;
-//! use std::io::Read;
 //! use std::os::fd::BorrowedFd;
 //!
-//! struct Lines(File);
+//! struct Bytes;
 //!
-//! impl fd::Handler<Vec<u8>> for Lines {
-//!     fn readable(&mut self, cx: &mut Cx<'_, Vec<u8>>, _fd: BorrowedFd<'_>) {
+//! impl fd::Handler<Vec<u8>> for Bytes {
+//!     fn readable(&mut self, cx: &mut Cx<'_, Vec<u8>>, fd: BorrowedFd<'_>) {
 //!         let mut buffer = [0; 512];
-//!         match self.0.read(&mut buffer) {
+//!         match fd::read(fd, &mut buffer) {
 //!             Ok(0) => cx.close(),
 //!             Ok(read) => cx.data.extend_from_slice(&buffer[..read]),
 //!             Err(_) => {}
@@ -22,10 +20,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (reader, _writer) = std::io::pipe()?;
-//! let reader = File::from(std::os::fd::OwnedFd::from(reader));
 //! let mut context: Context<Vec<u8>> = Context::new();
-//! let watched = reader.try_clone()?.into();
-//! context.io().adopt(watched, Interest::READ, Box::new(Lines(reader)))?;
+//! context.io().adopt(reader.into(), Interest::READ, Box::new(Bytes))?;
 //! # context.abandon();
 //! # Ok(())
 //! # }
@@ -34,7 +30,26 @@
 use crate::context::{ConnId, Cx};
 use crate::handler::Closed;
 use std::any::Any;
+use std::io;
 use std::os::fd::BorrowedFd;
+
+/// Reads from a descriptor of any kind, without waiting: it was made non-blocking when it was adopted. 0 is its end.
+///
+/// # Errors
+///
+/// The system's; `WouldBlock` when nothing is there.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    crate::net::read_descriptor(fd, buffer)
+}
+
+/// Writes to a descriptor of any kind, without waiting, and says how many bytes were taken.
+///
+/// # Errors
+///
+/// The system's; `WouldBlock` when there is no room.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    crate::net::write_descriptor(fd, bytes)
+}
 
 /// One adopted descriptor.
 ///

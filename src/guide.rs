@@ -666,12 +666,11 @@ pub mod decide_later {}
 ///
 /// The FIFO is [adopted](crate::Io::adopt): lodger has it watched, the handler reads it and sends each line to every WebSocket of
 /// a protocol. The protocol is known by the name under which the site holds it. Opened for reading and writing, a FIFO neither
-/// waits for a writer nor ends with the last one; what it was opened with is one more handle for reading.
+/// waits for a writer nor ends with the last one.
 ///
 /// ```
 /// use lodger::{Context, Cx, Decision, Interest, Io, Listen, ProtocolId, Request, Site, fd, ws};
 /// use std::fs::File;
-/// use std::io::Read;
 /// use std::os::fd::BorrowedFd;
 /// use std::path::Path;
 ///
@@ -680,7 +679,6 @@ pub mod decide_later {}
 /// impl ws::Handler<()> for Watcher {}
 ///
 /// struct Lines {
-///     fifo: File,
 ///     to: ProtocolId,
 ///     /// A line that is not complete yet, of at most `LONGEST` bytes.
 ///     line: Vec<u8>,
@@ -689,9 +687,9 @@ pub mod decide_later {}
 /// const LONGEST: usize = 4096;
 ///
 /// impl fd::Handler<()> for Lines {
-///     fn readable(&mut self, cx: &mut Cx<'_, ()>, _fd: BorrowedFd<'_>) {
+///     fn readable(&mut self, cx: &mut Cx<'_, ()>, fd: BorrowedFd<'_>) {
 ///         let mut buffer = [0; LONGEST];
-///         let Ok(read) = self.fifo.read(&mut buffer) else { return };
+///         let Ok(read) = fd::read(fd, &mut buffer) else { return };
 ///         for &byte in &buffer[..read] {
 ///             if byte != b'\n' {
 ///                 self.line.push(byte);
@@ -707,8 +705,7 @@ pub mod decide_later {}
 ///
 /// fn watch(io: &mut Io, path: &Path, to: ProtocolId) -> Result<(), Box<dyn std::error::Error>> {
 ///     let fifo = File::options().read(true).write(true).open(path)?;
-///     let watched = fifo.try_clone()?.into(); // lodger makes it non-blocking, and so `fifo` too
-///     io.adopt(watched, Interest::READ, Box::new(Lines { fifo, to, line: Vec::new() }))?;
+///     io.adopt(fifo.into(), Interest::READ, Box::new(Lines { to, line: Vec::new() }))?;
 ///     Ok(())
 /// }
 ///

@@ -112,6 +112,17 @@ pub(crate) enum Fresh<D> {
 
 type Task<D> = Box<dyn FnOnce(&mut D, &mut Io<D>)>;
 
+impl<D> Fresh<D> {
+    /// Whether somebody is to hear of it.
+    fn is_due(&self) -> bool {
+        match self {
+            Self::Handler(_, handler) => matches!(handler, AnyHandler::Raw(_)),
+            Self::Acceptor(..) => false,
+            Self::Site(..) | Self::Decision(..) => true,
+        }
+    }
+}
+
 pub(crate) struct TaskEntry<D> {
     pub(crate) run: Task<D>,
     timer: TimerId,
@@ -171,6 +182,11 @@ impl<D> Io<D> {
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         !self.fresh.is_empty() || self.remote_due
+    }
+
+    /// Whether that has to be soon. A handler that only waits to be put in its place has time until it is needed.
+    pub(crate) fn is_due(&self) -> bool {
+        self.remote_due || self.fresh.iter().any(Fresh::is_due)
     }
 
     pub(crate) fn take_back_lent(&mut self) {

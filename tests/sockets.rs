@@ -70,8 +70,7 @@ fn descriptors_that_come_free_elsewhere_are_found_in_time() {
 #[test]
 fn beyond_max_links_connections_wait_until_one_ends() {
     // Two listeners, and two connections.
-    let (mut house, server) =
-        served_with(Context::builder().max_links(4).build(), Limits::default());
+    let (mut house, server) = served_with(Context::builder().max_links(4).build(), Limits::default());
     let (first, _) = server.websocket(&mut house);
     let (_second, _) = server.websocket(&mut house);
     let mut third = Client::tcp(server.address);

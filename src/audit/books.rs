@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// The books of an [`Audited`] host, and the checked calls into the context that need no host.
+/// The books of an [`Audited`](super::Audited) host, and the checked calls into the context that need no host.
 pub struct Audit {
     report: Report,
     pub(super) clock: Box<dyn FnMut() -> Instant>,

@@ -108,7 +108,8 @@ impl Core {
     /// Ends our direction of a raw connection.
     pub(crate) fn finish(&mut self, index: u32) {
         let link = self.link(index);
-        if link.state == State::Open && !std::mem::replace(&mut link.flags.finished, true) {
+        let open = link.state == State::Open && !link.flags.releasing;
+        if open && !std::mem::replace(&mut link.flags.finished, true) {
             self.output_done(index);
             if self.link(index).state == State::Open {
                 self.mark(index);
@@ -119,6 +120,10 @@ impl Core {
     /// Closes in an orderly way.
     pub(crate) fn close(&mut self, index: u32, code: CloseCode, reason: &str) {
         let link = self.link(index);
+        // What is given back is given back as it is.
+        if link.flags.releasing {
+            return;
+        }
         match &mut link.role {
             Role::WebSocket(_) => self.close_websocket(index, Some((code, reason))),
             Role::Http(server) => match (server.phase, server.response) {

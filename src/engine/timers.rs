@@ -75,20 +75,25 @@ struct Entry {
 }
 
 pub(crate) struct Timers {
-    /// A heap of four children each, by deadline.
-    heap: Vec<(Tick, u32)>,
+    /// A heap of four children each, by deadline; of those that are due together, the one armed first comes first.
+    heap: Vec<Due>,
+    /// How many timers have been armed.
+    armed: u64,
     entries: Vec<Entry>,
     free: u32,
     /// Entries that have expired and were not handed out, in order.
     due: VecDeque<u32>,
 }
 
+/// A deadline, the number of the timer among all that were armed, and its entry.
+type Due = (Tick, u64, u32);
+
 const DUE: u32 = u32::MAX - 1;
 const CANCELLED: u32 = u32::MAX - 2;
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { heap: Vec::new(), entries: Vec::new(), free: u32::MAX, due: VecDeque::new() }
+        Self { heap: Vec::new(), armed: 0, entries: Vec::new(), free: u32::MAX, due: VecDeque::new() }
     }
 
     /// The earliest deadline.
@@ -97,7 +102,7 @@ impl Timers {
         if !self.due.is_empty() {
             return Some(Tick::default());
         }
-        self.heap.first().map(|&(tick, _)| tick)
+        self.heap.first().map(|&(tick, ..)| tick)
     }
 
     pub(crate) fn arm(&mut self, at: Tick, timer: Timer) -> TimerId {
@@ -111,7 +116,8 @@ impl Timers {
             self.entries[id as usize] = Entry { timer, place };
             id
         };
-        self.heap.push((at, id));
+        self.heap.push((at, self.armed, id));
+        self.armed += 1;
         self.rise(place as usize);
         TimerId(id)
     }
@@ -134,7 +140,7 @@ impl Timers {
     /// Sets one timer aside that is due at `now`, the earliest first, and says whether there was one. It is handed out by
     /// `take_due`, unless it is cancelled before.
     pub(crate) fn expire(&mut self, now: Tick) -> bool {
-        let due = self.heap.first().is_some_and(|&(tick, _)| tick <= now);
+        let due = self.heap.first().is_some_and(|&(tick, ..)| tick <= now);
         if due {
             let id = self.take(0);
             self.entries[id as usize].place = DUE;
@@ -157,9 +163,9 @@ impl Timers {
 
     /// Takes an entry out of the heap.
     fn take(&mut self, place: usize) -> u32 {
-        let (_, id) = self.heap.swap_remove(place);
+        let (.., id) = self.heap.swap_remove(place);
         if place < self.heap.len() {
-            self.entries[self.heap[place].1 as usize].place = place as u32;
+            self.entries[self.heap[place].2 as usize].place = place as u32;
             self.rise(place);
             self.sink(place);
         }
@@ -174,7 +180,7 @@ impl Timers {
     fn rise(&mut self, mut place: usize) {
         while place > 0 {
             let parent = (place - 1) / 4;
-            if self.heap[parent].0 <= self.heap[place].0 {
+            if self.heap[parent] <= self.heap[place] {
                 break;
             }
             self.swap(parent, place);
@@ -185,8 +191,8 @@ impl Timers {
     fn sink(&mut self, mut place: usize) {
         loop {
             let children = place * 4 + 1..(place * 4 + 5).min(self.heap.len());
-            let Some(least) = children.min_by_key(|&child| self.heap[child].0) else { return };
-            if self.heap[place].0 <= self.heap[least].0 {
+            let Some(least) = children.min_by_key(|&child| self.heap[child]) else { return };
+            if self.heap[place] <= self.heap[least] {
                 return;
             }
             self.swap(place, least);
@@ -197,7 +203,7 @@ impl Timers {
     fn swap(&mut self, a: usize, b: usize) {
         self.heap.swap(a, b);
         for place in [a, b] {
-            self.entries[self.heap[place].1 as usize].place = place as u32;
+            self.entries[self.heap[place].2 as usize].place = place as u32;
         }
     }
 }
@@ -222,6 +228,17 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).collect();
         assert_eq!(due, [timer(10), timer(20), timer(30)]);
         assert_eq!(timers.next(), Some(Tick(40)));
+    }
+
+    #[test]
+    fn timers_that_are_due_together_come_in_the_order_in_which_they_were_armed() {
+        let mut timers = Timers::new();
+        for n in 0..50 {
+            timers.arm(Tick(7), timer(n));
+        }
+        while timers.expire(Tick(7)) {}
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).collect();
+        assert_eq!(due, (0..50).map(timer).collect::<Vec<_>>());
     }
 
     #[test]

@@ -238,6 +238,16 @@ pub(crate) fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// Reads from a descriptor that may not be a socket.
+pub(crate) fn read_descriptor(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buffer)?)
+}
+
+/// Writes to a descriptor that may not be a socket.
+pub(crate) fn write_descriptor(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(fd, bytes)?)
+}
+
 /// The name of this machine, as the system knows it.
 pub(crate) fn host_name() -> String {
     system::host_name()

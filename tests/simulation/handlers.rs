@@ -347,10 +347,10 @@ impl http::Handler<Town> for Clerk {
     }
 
     fn event(&mut self, cx: &mut Cx<'_, Town>, event: Box<dyn Any>) {
-        if self.session().event(cx, &*event) {
-            if let Job::Slow(length) = self.job {
-                self.respond(cx, Response::text(content(length)));
-            }
+        if self.session().event(cx, &*event)
+            && let Job::Slow(length) = self.job
+        {
+            self.respond(cx, Response::text(content(length)));
         }
     }
 

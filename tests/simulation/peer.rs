@@ -72,8 +72,6 @@ pub(crate) struct Talk {
 #[derive(Default)]
 pub(crate) struct Web {
     pub(crate) expected: VecDeque<Expected>,
-    pub(crate) answers: usize,
-    partial: bool,
     next: usize,
     limit: usize,
 }
@@ -240,10 +238,10 @@ impl Peer {
     fn go_on_reading(&mut self) {
         if self.stopped > 0 {
             self.stopped -= 1;
-            if self.stopped == 0 {
-                if let Some(endpoint) = &mut self.endpoint {
-                    endpoint.resume_reading();
-                }
+            if self.stopped == 0
+                && let Some(endpoint) = &mut self.endpoint
+            {
+                endpoint.resume_reading();
             }
         }
     }
@@ -279,11 +277,11 @@ impl Peer {
     }
 
     pub(crate) fn finish(&mut self) {
-        if let Some(endpoint) = &mut self.endpoint {
-            if self.unsaid.is_empty() {
-                endpoint.finish();
-                self.did.finish = true;
-            }
+        if let Some(endpoint) = &mut self.endpoint
+            && self.unsaid.is_empty()
+        {
+            endpoint.finish();
+            self.did.finish = true;
         }
     }
 
@@ -523,9 +521,6 @@ impl Peer {
     pub(crate) fn follow(&mut self) {
         self.read();
         if self.at_end {
-            if let (Role::Web(web), Some(endpoint)) = (&mut self.role, &self.endpoint) {
-                web.partial = !endpoint.received().is_empty();
-            }
             self.endpoint = None;
         }
     }
@@ -608,7 +603,6 @@ impl Peer {
             // In place of an answer that was waited for too long.
             let late = self.did.slow && matches!(answer.status, 408 | 503);
             check_answer(&answer, expected, late);
-            web.answers += 1;
             web.expected.pop_front();
         }
         if endpoint.received().is_empty() {
