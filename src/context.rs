@@ -58,6 +58,18 @@ pub struct Context<D = ()> {
 pub(crate) type Acceptor<D> =
     Box<dyn FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>>>;
 
+/// Calls what handlers of all roles have.
+macro_rules! in_any_role {
+    ($any:expr, $handler:ident => $call:expr) => {
+        match $any {
+            AnyHandler::WebSocket($handler) => $call,
+            AnyHandler::Http($handler) => $call,
+            AnyHandler::Raw($handler) => $call,
+            AnyHandler::Descriptor($handler) => $call,
+        }
+    };
+}
+
 /// Handlers by the places of their conns.
 pub(crate) struct Handlers<D> {
     pages: Vec<Box<[Option<AnyHandler<D>>]>>,
@@ -836,12 +848,8 @@ impl<D> Context<D> {
         let handler = self.handlers.take(key.index);
         self.io.core.conns.remove(key);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
-        match handler {
-            Some(AnyHandler::WebSocket(handler)) => handler.closed(&mut cx, closed),
-            Some(AnyHandler::Http(handler)) => handler.closed(&mut cx, closed),
-            Some(AnyHandler::Raw(handler)) => handler.closed(&mut cx, closed),
-            Some(AnyHandler::Descriptor(handler)) => handler.closed(&mut cx, closed),
-            None => {}
+        if let Some(handler) = handler {
+            in_any_role!(handler, handler => handler.closed(&mut cx, closed));
         }
     }
 
@@ -856,31 +864,17 @@ impl<D> Context<D> {
                 return;
             }
         }
-        self.with_gathered(key.index, data, |handler, cx| match handler {
-            AnyHandler::WebSocket(handler) => match notice {
-                Notice::Writable => handler.writable(cx),
-                Notice::Timer => handler.timer(cx),
-                Notice::Event(event) => handler.event(cx, event),
-                Notice::ChildClosed(child) => handler.child_closed(cx, child),
+        self.with_gathered(key.index, data, |handler, cx| match notice {
+            Notice::Writable => match handler {
+                AnyHandler::WebSocket(handler) => handler.writable(cx),
+                AnyHandler::Http(handler) => handler.writable(cx),
+                AnyHandler::Raw(handler) => handler.writable(cx),
+                // The host says so, and the descriptor is lent for it.
+                AnyHandler::Descriptor(_) => {}
             },
-            AnyHandler::Http(handler) => match notice {
-                Notice::Writable => handler.writable(cx),
-                Notice::Timer => handler.timer(cx),
-                Notice::Event(event) => handler.event(cx, event),
-                Notice::ChildClosed(child) => handler.child_closed(cx, child),
-            },
-            AnyHandler::Raw(handler) => match notice {
-                Notice::Writable => handler.writable(cx),
-                Notice::Timer => handler.timer(cx),
-                Notice::Event(event) => handler.event(cx, event),
-                Notice::ChildClosed(child) => handler.child_closed(cx, child),
-            },
-            AnyHandler::Descriptor(handler) => match notice {
-                Notice::Writable => {}
-                Notice::Timer => handler.timer(cx),
-                Notice::Event(event) => handler.event(cx, event),
-                Notice::ChildClosed(child) => handler.child_closed(cx, child),
-            },
+            Notice::Timer => in_any_role!(handler, handler => handler.timer(cx)),
+            Notice::Event(event) => in_any_role!(handler, handler => handler.event(cx, event)),
+            Notice::ChildClosed(child) => in_any_role!(handler, handler => handler.child_closed(cx, child)),
         });
     }
 

@@ -235,32 +235,26 @@ impl<D> Io<D> {
     /// Asks for a `writable` event on every conn of a protocol.
     #[doc(alias = "lws_callback_on_writable_all_protocol")]
     pub fn request_writable_all(&mut self, protocol: ProtocolId) {
-        let conns: Vec<ConnId> = self.conns_of(protocol).collect();
-        for id in conns {
-            if let Some(mut conn) = self.conn(id) {
-                conn.request_writable();
-            }
-        }
+        self.for_each(protocol, |mut conn| conn.request_writable());
     }
 
     /// Stops reading every conn of a protocol ([`Conn::pause`]).
     #[doc(alias = "lws_rx_flow_allow_all_protocol")]
     pub fn pause_all(&mut self, protocol: ProtocolId) {
-        let conns: Vec<ConnId> = self.conns_of(protocol).collect();
-        for id in conns {
-            if let Some(mut conn) = self.conn(id) {
-                conn.pause();
-            }
-        }
+        self.for_each(protocol, |mut conn| conn.pause());
     }
 
     /// Goes on reading every conn of a protocol ([`Conn::resume`]).
     #[doc(alias = "lws_rx_flow_allow_all_protocol")]
     pub fn resume_all(&mut self, protocol: ProtocolId) {
+        self.for_each(protocol, |mut conn| conn.resume());
+    }
+
+    fn for_each(&mut self, protocol: ProtocolId, act: impl Fn(Conn<'_, D>)) {
         let conns: Vec<ConnId> = self.conns_of(protocol).collect();
         for id in conns {
-            if let Some(mut conn) = self.conn(id) {
-                conn.resume();
+            if let Some(conn) = self.conn(id) {
+                act(conn);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A context that lives in a libuv loop.
 
+use crate::Lodger;
 use crate::sys::{Awake, Events, Home, Prepare, Timer};
 use crate::watchers::Watchers;
-use crate::Lodger;
 use lodger::{Context, Io, Ready, Wait};
 use std::any::Any;
 use std::cell::{Cell, RefCell, RefMut};

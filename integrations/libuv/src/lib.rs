@@ -60,13 +60,13 @@
 
 #[cfg(not(test))]
 mod calls;
+#[cfg(test)]
+#[path = "tests/audited.rs"]
+mod calls;
 mod guest;
 mod own;
 #[allow(unsafe_code)]
 mod sys;
-#[cfg(test)]
-#[path = "tests/audited.rs"]
-mod calls;
 #[cfg(test)]
 mod tests;
 mod watchers;

@@ -85,6 +85,11 @@ impl Loop {
         self.home.close()
     }
 
+    #[cfg(test)]
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
     fn run_in(&mut self, mode: Mode) -> bool {
         let is_alive = self.home.run(mode);
         if let Some(panic) = self.panics.take() {

@@ -288,8 +288,7 @@ impl Poll {
     /// A watcher of `fd`, stopped.
     pub(crate) fn new(home: &Home, fd: RawFd, events: Weak<dyn Events>) -> io::Result<Self> {
         // SAFETY: `uv_poll_init` is for this kind of handle, and fails before it has touched it.
-        let handle =
-            unsafe { Handle::new(home, POLL, events, fd, |uv, raw| uv_poll_init(uv, raw, fd)) }?;
+        let handle = unsafe { Handle::new(home, POLL, events, fd, |uv, raw| uv_poll_init(uv, raw, fd)) }?;
         // SAFETY: the handle is initialised and not closed.
         unsafe { uv_unref(handle.raw()) };
         Ok(Self(handle))
@@ -427,6 +426,13 @@ fn layout(size: usize) -> Layout {
 /// libuv's errors are the system's, negated.
 fn result(code: c_int) -> io::Result<()> {
     if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) }
+}
+
+/// A guest in a loop that it takes for somebody else's.
+#[cfg(test)]
+pub(crate) fn join_foreign<D: 'static>(home: &Home, context: Context<D>, data: D) -> Guest<D> {
+    // SAFETY: tests run the loop after the guest has gone, or not at all, and in their own thread.
+    unsafe { Guest::join(home.as_ptr(), context, data) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,153 @@
+//! What every adapter is tested with: an array of one's own, the same with a loop that misbehaves, and `Loop`.
+
+use lodger::audit::{Audited, Blame};
+use lodger::{Context, Host, Interest, Ready, Served, Wait};
+use lodger_battery::{Adapter, Ending, Mischief, State};
+use lodger_poll::{Loop, PollArray};
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+/// One array for several contexts, each with an audit of its own.
+#[derive(Clone, Default)]
+struct Array(Rc<RefCell<PollArray>>);
+
+impl Host for Array {
+    fn add(&mut self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.0.borrow_mut().add(fd, interest)
+    }
+
+    fn change(&mut self, fd: BorrowedFd<'_>, previous: Interest, interest: Interest) -> io::Result<()> {
+        self.0.borrow_mut().change(fd, previous, interest)
+    }
+
+    fn remove(&mut self, fd: BorrowedFd<'_>) {
+        self.0.borrow_mut().remove(fd);
+    }
+}
+
+impl Array {
+    /// The next that is ready. Nothing stays borrowed while it is served.
+    fn next_ready(&self) -> Option<libc::pollfd> {
+        self.0.borrow_mut().next_ready().map(|entry| *entry)
+    }
+}
+
+struct InArray;
+
+impl Adapter for InArray {
+    const SEVERAL: bool = true;
+    const FOREIGN: bool = true;
+
+    fn run(contexts: Vec<Context<State>>, mut state: State) -> State {
+        let array = Array::default();
+        let foreign = state.foreign().as_raw_fd();
+        array.0.borrow_mut().insert_foreign(foreign, libc::POLLIN).unwrap();
+        let mut guests: Vec<_> =
+            contexts.into_iter().map(|context| (context, Audited::new(array.clone()))).collect();
+        while state.goes_on() {
+            let mut wait = Wait::FOREVER;
+            for (context, host) in &mut guests {
+                wait = wait.sooner(host.prepare(context));
+            }
+            for (_, host) in &mut guests {
+                host.audit.sleeping(wait.duration());
+            }
+            array.0.borrow_mut().wait(wait).unwrap();
+            while let Some(mut entry) = array.next_ready() {
+                if entry.fd == foreign {
+                    state.foreign_ready(guests[0].0.io());
+                    continue;
+                }
+                let _ = state.survive(|state| {
+                    let is_its_own = |(context, host): &mut (Context<State>, Audited<Array>)| {
+                        host.audit.service_fd(context, &mut entry, state) == Served::Ours
+                    };
+                    assert!(guests.iter_mut().any(is_its_own), "nobody's: {entry:?}");
+                });
+            }
+            for (context, host) in &mut guests {
+                let _ = state.survive(|state| host.audit.service_timeouts(context, state));
+            }
+        }
+        for (mut context, mut host) in guests {
+            match state.ending() {
+                Ending::Leave => host.leave(&mut context, &mut state),
+                Ending::Drop => host.detach(&mut context),
+            }
+            host.finished();
+            state.counts = Some(host.counts());
+        }
+        assert_eq!(array.0.borrow().len(), 1, "the host's own is left, and nothing else");
+        state
+    }
+}
+
+/// An array whose readiness is late, repeated, dropped, and made up.
+struct Unruly;
+
+impl Adapter for Unruly {
+    const FOREIGN: bool = true;
+    const HONEST: bool = false;
+
+    fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+        let mut context = contexts.remove(0);
+        let mut host = Audited::reporting(Mischief::new(PollArray::new(), &state), |violation| {
+            assert_eq!(violation.blame(), Blame::Host, "{violation}");
+        });
+        let foreign = state.foreign().as_raw_fd();
+        host.host.host.insert_foreign(foreign, libc::POLLIN).unwrap();
+        while state.goes_on() {
+            let wait = host.prepare(&mut context);
+            host.audit.sleeping(wait.duration());
+            host.host.host.wait(wait).unwrap();
+            let mut found = Vec::new();
+            while let Some(entry) = host.host.host.next_ready() {
+                found.push((entry.fd, Ready::from_poll_revents(entry.revents)));
+            }
+            if found.iter().any(|(fd, _)| *fd == foreign) {
+                found.retain(|(fd, _)| *fd != foreign);
+                state.foreign_ready(context.io());
+            }
+            for (fd, ready) in host.host.distort(found) {
+                let _ = state.survive(|state| host.audit.service(&mut context, fd, ready, state));
+            }
+            let _ = state.survive(|state| host.audit.service_timeouts(&mut context, state));
+        }
+        match state.ending() {
+            Ending::Leave => host.leave(&mut context, &mut state),
+            Ending::Drop => host.detach(&mut context),
+        }
+        host.finished();
+        state.counts = Some(host.counts());
+        state
+    }
+}
+
+struct OwnLoop;
+
+impl Adapter for OwnLoop {
+    fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+        let mut context = contexts.remove(0);
+        let mut own = Loop::new();
+        while state.survive(|state| own.run_while(&mut context, state, State::goes_on).unwrap()).is_none() {}
+        match state.ending() {
+            Ending::Leave => own.leave(&mut context, &mut state),
+            Ending::Drop => own.detach(&mut context),
+        }
+        state
+    }
+}
+
+mod in_array {
+    lodger_battery::battery!(super::InArray);
+}
+
+mod in_an_unruly_array {
+    lodger_battery::battery!(super::Unruly);
+}
+
+mod in_a_loop_of_its_own {
+    lodger_battery::battery!(super::OwnLoop);
+}

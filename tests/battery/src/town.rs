@@ -1,0 +1,140 @@
+//! The server, and the peers' view of it.
+
+use crate::PATIENCE;
+use crate::client::{Client, UPGRADE};
+use crate::state::{Hall, Shout, State};
+use lodger::{Context, Io, Limits, Listen, Peer, Remote, Site, SiteId, raw};
+use std::io::{PipeWriter, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+/// What the peers know of the server.
+pub(crate) struct Town {
+    pub(crate) places: Vec<Place>,
+    bell: PipeWriter,
+}
+
+/// What they know of one context.
+pub(crate) struct Place {
+    pub(crate) remote: Remote<State>,
+    pub(crate) site: SiteId,
+    pub(crate) address: SocketAddr,
+    pub(crate) raw: SocketAddr,
+}
+
+/// Small, so that a peer that reads nothing is noticed soon.
+const BUFFER: usize = 64 * 1024;
+
+fn any_port() -> Listen {
+    Listen::tcp(([127, 0, 0, 1], 0)).send_buffer(BUFFER).receive_buffer(BUFFER)
+}
+
+/// Opens a listener of a site.
+pub(crate) fn listen(io: &mut Io<State>, site: SiteId) -> (lodger::ListenerId, SocketAddr) {
+    let listener = io.listen(any_port(), site).expect("a port is free");
+    (listener, io.local_addr(listener).and_then(|address| address.inet()).expect("TCP"))
+}
+
+impl Town {
+    pub(crate) fn found(contexts: usize) -> (Self, Vec<Context<State>>, State) {
+        let (state, bell) = State::new();
+        let (places, contexts) = (0..contexts).map(|_| found_one()).unzip();
+        (Self { places, bell }, contexts, state)
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.places[0]
+    }
+
+    /// The loop is to end. What has ended already is told nothing.
+    pub(crate) fn stop(&self) {
+        let _ = self.place().remote.post(|state, _| state.stop());
+    }
+
+    /// Makes the host's own descriptor readable.
+    pub(crate) fn ring(&self, byte: u8) {
+        (&self.bell).write_all(&[byte]).expect("the host reads");
+    }
+
+    pub(crate) fn websocket(&self) -> Client {
+        self.place().websocket()
+    }
+
+    pub(crate) fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut State, &mut Io<State>) -> R + Send + 'static,
+    ) -> R {
+        self.place().ask(question)
+    }
+
+    /// Asks until the answer is yes.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, is_so: fn(&mut State, &mut Io<State>) -> bool) {
+        for _ in 0..PATIENCE.as_millis() {
+            if self.ask(is_so) {
+                return;
+            }
+            silence(Duration::from_millis(1));
+        }
+        panic!(
+            "in vain: {what}; {}",
+            self.ask(|state, io| format!("{state:?} {:?}", io.links().collect::<Vec<_>>()))
+        );
+    }
+
+    /// Until there are as many links as there were.
+    #[track_caller]
+    pub(crate) fn until_links(&self, count: usize) {
+        for _ in 0..PATIENCE.as_millis() {
+            if self.ask(|_, io| io.link_count()) == count {
+                return;
+            }
+            silence(Duration::from_millis(1));
+        }
+        panic!("not {count} links: {}", self.ask(|_, io| format!("{:?}", io.links().collect::<Vec<_>>())));
+    }
+}
+
+impl Place {
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(crate) fn websocket(&self) -> Client {
+        let mut client = self.connect();
+        client.send(UPGRADE);
+        client.upgraded();
+        client
+    }
+
+    /// Has `question` answered in the loop's thread.
+    pub(crate) fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut State, &mut Io<State>) -> R + Send + 'static,
+    ) -> R {
+        let (answer, answered) = mpsc::channel();
+        let asked = self.remote.post(move |state, io| drop(answer.send(question(state, io))));
+        assert!(asked.is_ok(), "the context is gone");
+        answered.recv_timeout(PATIENCE).expect("the loop is woken")
+    }
+}
+
+/// Lets time pass in which nothing is done.
+pub(crate) fn silence(time: Duration) {
+    let (_nobody, nothing) = mpsc::channel::<()>();
+    assert_eq!(nothing.recv_timeout(time), Err(RecvTimeoutError::Timeout));
+}
+
+fn found_one() -> (Place, Context<State>) {
+    let mut context: Context<State> = Context::new();
+    let remote = context.remote().expect("descriptors are left");
+    let io = context.io();
+    let site = io.add_site(Site::new().protocol("", Hall));
+    let (_, address) = listen(io, site);
+    let accept =
+        |_: &Peer, _: &mut State, _: &mut Io<State>| Some(Box::new(Shout) as Box<dyn raw::Handler<State>>);
+    let listener = io.listen_raw(any_port(), Limits::default(), accept).expect("a port is free");
+    let raw = io.local_addr(listener).and_then(|address| address.inet()).expect("TCP");
+    (Place { remote, site, address, raw }, context)
+}
