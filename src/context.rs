@@ -469,7 +469,7 @@ impl<D> Context<D> {
         let link = self.io.core.link(index);
         let conn = link.conn;
         let limits = Rc::clone(&link.limits);
-        let paused = link.flags.paused;
+        let (paused, timed) = (link.flags.paused, link.flags.timed);
         let Role::WebSocket(websocket) = &mut link.role else { return (input.len(), Next::More) };
         if !websocket.closing.may_send() {
             return self.await_close(index, input);
@@ -486,13 +486,16 @@ impl<D> Context<D> {
         };
         let Some(key) = self.io.core.conns.key_at(conn) else { return (input.len(), Next::More) };
         self.running = conn;
+        self.io.core.allow_short(index, key);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
         let mut used = 0;
         let next = loop {
             match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
                 Ok((took, Some(ws::Event::Message(message)))) => {
                     used += took;
-                    cx.io.core.message_passed(index);
+                    if timed {
+                        cx.io.core.message_passed(index);
+                    }
                     handler.message(&mut cx, message);
                 }
                 Ok((took, None)) => {
@@ -527,6 +530,9 @@ impl<D> Context<D> {
             *budget -= 1;
             if *budget == 0 {
                 break Next::Later;
+            }
+            if used == input.len() && receiver.is_idle() {
+                break Next::More;
             }
         };
         self.running = NO_CONN;

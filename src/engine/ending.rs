@@ -77,7 +77,7 @@ impl Core {
         }
         link.flags.paused = true;
         link.flags.small_reads = true;
-        self.interrupted |= self.current == index;
+        self.interrupt(index);
         self.cancel_phase(index);
         self.mark(index);
     }
@@ -144,7 +144,7 @@ impl Core {
         link.flags.releasing = true;
         link.flags.paused = true;
         let queue = link.queue.take();
-        self.interrupted |= self.current == index;
+        self.interrupt(index);
         let mut lost = self.drop_queue(queue);
         if self.current == index {
             lost += self.out.len();

@@ -124,6 +124,9 @@ pub(crate) struct Core {
     pub(crate) out: Vec<u8>,
     /// Something happened to the link being served that its frame loop has to look at.
     pub(crate) interrupted: bool,
+    /// The conn whose messages may take the short way out: a WebSocket of the link being served, open, without a backlog, and
+    /// without a timer that messages concern.
+    pub(crate) short: Key,
     /// The input of the current link is being handled: whatever it has left to do is looked at before that ends.
     pub(crate) handling: bool,
     /// One of the lists below has an entry.
@@ -166,6 +169,7 @@ impl Core {
             current: NOBODY,
             out: Vec::new(),
             interrupted: false,
+            short: Key::NONE,
             handling: false,
             work: false,
             to_flush: VecDeque::new(),
@@ -344,8 +348,8 @@ impl Core {
         if self.current == index {
             unsent += self.out.len();
             self.out.clear();
-            self.interrupted = true;
         }
+        self.interrupt(index);
         self.timers.cancel(&mut phase);
         self.left_handshake(index);
         if conn != NO_CONN {
@@ -531,6 +535,9 @@ impl Core {
         if index == self.current {
             self.out = gathered;
             self.out.clear();
+            if self.link(index).queue.is_some() {
+                self.short = Key::NONE;
+            }
         }
         self.flow(index)
     }
@@ -615,7 +622,7 @@ impl Core {
             conn.cold().lost += lost;
             conn.set_reason(CloseReason::Io(error));
         }
-        self.interrupted |= self.current == index;
+        self.interrupt(index);
         if nothing_more {
             self.end(index, CloseReason::Closed);
         } else {
@@ -749,7 +756,7 @@ impl Core {
             link.flags.backlog = false;
             link.kept = None;
             let limit = link.limits.closing;
-            self.interrupted |= self.current == index;
+            self.interrupt(index);
             self.arm_phase(index, limit);
             if self.link(index).flags.write_failed {
                 return self.end(index, CloseReason::Closed);
@@ -765,6 +772,7 @@ impl Core {
     #[inline]
     pub(crate) fn release_current(&mut self) {
         let index = std::mem::replace(&mut self.current, NOBODY);
+        self.short = Key::NONE;
         if !self.out.is_empty() {
             let out = std::mem::take(&mut self.out);
             self.write_now(index, [&out, &[], &[]]);
@@ -778,6 +786,27 @@ impl Core {
             }
             self.mark(index);
         }
+    }
+
+    /// Something happened to a link that its frame loop has to look at, if it is the one being served.
+    pub(crate) fn interrupt(&mut self, index: u32) {
+        if self.current == index {
+            self.interrupted = true;
+            self.short = Key::NONE;
+        }
+    }
+
+    /// Takes the short way out, if the message may.
+    #[inline]
+    pub(crate) fn push_short(&mut self, conn: Key, head: &[u8], payload: &[u8]) -> bool {
+        let short = self.short == conn
+            && payload.len() < DIRECT
+            && self.out.len() + head.len() + payload.len() < GATHER;
+        if short {
+            self.out.extend_from_slice(head);
+            self.out.extend_from_slice(payload);
+        }
+        short
     }
 
     /// Gathers the output of a link from here to `release_current`.

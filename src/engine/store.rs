@@ -7,6 +7,11 @@ pub(crate) struct Key {
     pub(crate) generation: u32,
 }
 
+impl Key {
+    /// A key that nothing has.
+    pub(crate) const NONE: Self = Self { index: u32::MAX, generation: 0 };
+}
+
 const PAGE: usize = 64;
 
 struct Page<T> {

@@ -114,6 +114,12 @@ impl Receiver {
         self.next_otherwise(input, settings, spare)
     }
 
+    /// Whether nothing is held, and the next byte begins a frame.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.message.is_none()
+    }
+
     /// True while a message has begun and not ended, be it between two of its frames or within one.
     pub fn in_message(&self) -> bool {
         self.message.as_ref().is_some_and(|message| !message.complete)

@@ -78,6 +78,17 @@ fn websocket(link: &mut Link) -> Option<&mut WebSocket> {
 }
 
 impl Core {
+    /// Lets the messages of a link's conn take the short way out, if they may.
+    #[inline]
+    pub(crate) fn allow_short(&mut self, index: u32, conn: Key) {
+        let link = self.link(index);
+        let plain = link.queue.is_none() && !link.flags.timed && !link.output_over();
+        let Role::WebSocket(websocket) = &link.role else { return };
+        if plain && websocket.closing.may_send() && !websocket.sender.in_message() {
+            self.short = conn;
+        }
+    }
+
     /// The link of a conn on which a message may begin.
     #[inline]
     fn sendable(&mut self, conn: Key) -> Result<(u32, &mut Link), SendError> {
@@ -96,12 +107,15 @@ impl Core {
 
     #[inline]
     pub(crate) fn send_message(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
+        let payload = message.as_bytes();
+        let header = message_header(message.kind(), payload.len() as u64, None);
+        if self.push_short(conn, header.as_bytes(), payload) {
+            return Ok(Flow::Ready);
+        }
         let (index, link) = self.sendable(conn)?;
         if websocket(link).is_some_and(|websocket| websocket.sender.in_message()) {
             return Err(SendError::InMessage);
         }
-        let payload = message.as_bytes();
-        let header = message_header(message.kind(), payload.len() as u64, None);
         self.message_passed(index);
         Ok(self.push(index, header.as_bytes(), payload))
     }
@@ -140,6 +154,7 @@ impl Core {
             Some(cold) if last => std::mem::take(&mut cold.held),
             _ => Vec::new(),
         };
+        self.short = Key::NONE;
         self.message_passed(index);
         let flow = self.push(index, header.as_bytes(), payload);
         Ok(held.iter().fold(flow, |_, frame| self.push_shared(index, frame)))
@@ -196,7 +211,7 @@ impl Core {
             if action == ClosingAction::SendClose {
                 let limits = self.limits(index);
                 self.arm_phase(index, limits.closing);
-                self.interrupted |= self.current == index;
+                self.interrupt(index);
                 self.resume(index);
             }
         }

@@ -40,4 +40,9 @@ impl<D> Lodger<D> {
     pub(crate) fn leave(&mut self, data: &mut D) {
         self.context.leave(&mut self.watchers, data);
     }
+
+    pub(crate) fn abandon(self) {
+        self.context.abandon();
+        std::mem::forget(self.watchers);
+    }
 }

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
@@ -51,6 +52,7 @@ pub(crate) struct Inner<D> {
     ending: Cell<Option<Ending>>,
     keeps_alive: Cell<bool>,
     panics: Rc<Panics>,
+    home: Home,
 }
 
 type Task<D> = Box<dyn FnOnce(&mut D, &mut Io<D>)>;
@@ -84,6 +86,7 @@ impl<D: 'static> Guest<D> {
             ending: Cell::new(None),
             keeps_alive: Cell::new(true),
             panics,
+            home: home.clone(),
         });
         let events: Weak<dyn Events> = Rc::downgrade(&inner) as Weak<dyn Events>;
         let mut stay = Stay {
@@ -161,6 +164,21 @@ impl<D: 'static> Guest<D> {
         let stay = self.inner.end(Ending::Detach).expect("a guest that was not left is there");
         self.inner.resume_panic(&stay);
         Ok((stay.lodger.context, stay.data))
+    }
+
+    /// For a forked child: gives the descriptors' numbers back, and touches neither the loop, which shares its epoll descriptor
+    /// with the parent's, nor the connections ([`Context::abandon`]). The loop must not be used in the child any more.
+    #[doc(alias("fork", "uv_loop_fork"))]
+    pub fn abandon(self) {
+        // A guest that is busy stays as it is, for good.
+        let stay = self.inner.stay.try_borrow_mut().ok().and_then(|mut stay| stay.take());
+        match stay {
+            Some(Stay { lodger, prepare, awake, timer, .. }) => {
+                lodger.abandon();
+                mem::forget((prepare, awake, timer));
+            }
+            None => mem::forget(self),
+        }
     }
 
     #[cfg(test)]
@@ -291,8 +309,8 @@ impl<D: 'static> Inner<D> {
         if let Err(panic) = result {
             // Its own panic would be the second; the first is what matters.
             let _ = catch_unwind(AssertUnwindSafe(|| self.stop()));
-            let stopped = Rc::downgrade(&self) as Weak<dyn GoOn>;
-            self.panics.keep(panic, stopped);
+            self.panics.keep(panic, Rc::downgrade(&self) as Weak<dyn GoOn>);
+            self.home.stop_own();
         }
     }
 
@@ -301,7 +319,6 @@ impl<D: 'static> Inner<D> {
         if let Ok(mut borrowed) = self.stay.try_borrow_mut()
             && let Some(stay) = borrowed.as_mut()
         {
-            stay.prepare.home().stop_own();
             stay.stopped = true;
             stay.used = false;
             stay.armed = Wait::FOREVER;
@@ -335,7 +352,7 @@ impl<D: 'static> Events for Inner<D> {
             if stay.used {
                 stay.prepare(inner.keeps_alive.get());
             }
-            stay.lodger.about_to_sleep(stay.prepare.home());
+            stay.lodger.about_to_sleep(&inner.home);
         });
     }
 }

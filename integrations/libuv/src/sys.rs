@@ -382,10 +382,6 @@ impl Prepare {
         // SAFETY: the handle is initialised and not closed.
         unsafe { if on { uv_ref(self.0.raw()) } else { uv_unref(self.0.raw()) } }
     }
-
-    pub(crate) fn home(&self) -> &Home {
-        &self.0.home
-    }
 }
 
 unsafe extern "C" fn on_prepare(raw: Raw) {

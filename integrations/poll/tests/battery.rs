@@ -34,6 +34,9 @@ impl Array {
     }
 }
 
+/// In some cases there is nothing but posts for a while.
+const SPIN: u32 = 100_000;
+
 struct InArray;
 
 impl Adapter for InArray {
@@ -44,8 +47,10 @@ impl Adapter for InArray {
         let array = Array::default();
         let foreign = state.foreign().as_raw_fd();
         array.0.borrow_mut().insert_foreign(foreign, libc::POLLIN).unwrap();
-        let mut guests: Vec<_> =
-            contexts.into_iter().map(|context| (context, Audited::new(array.clone()))).collect();
+        let mut guests: Vec<_> = contexts
+            .into_iter()
+            .map(|context| (context, Audited::new(array.clone()).spin_after(SPIN)))
+            .collect();
         while state.goes_on() {
             let mut wait = Wait::FOREVER;
             for (context, host) in &mut guests {
@@ -95,7 +100,8 @@ impl Adapter for Unruly {
         let mut context = contexts.remove(0);
         let mut host = Audited::reporting(Mischief::new(PollArray::new(), &state), |violation| {
             assert_eq!(violation.blame(), Blame::Host, "{violation}");
-        });
+        })
+        .spin_after(SPIN);
         let foreign = state.foreign().as_raw_fd();
         host.host.host.insert_foreign(foreign, libc::POLLIN).unwrap();
         while state.goes_on() {

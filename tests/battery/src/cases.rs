@@ -40,6 +40,7 @@ pub fn websocket_http_and_raw_connections_are_served_and_end_in_order<A: Adapter
         http.send(b"rors");
         assert_eq!(http.response().1, b"mirrors");
         assert_eq!(http.rest(), b"");
+        drop(http);
 
         let mut raw = Client::connect(town.place().raw);
         raw.send(b"quiet");
@@ -520,12 +521,14 @@ pub fn idle_context_wakes_nobody<A: Adapter>() {
         for client in &mut clients {
             client.echo("hello");
         }
-        town.ask(|_, _| {});
-        let before = town.ask(|state, _| state.turns);
-        silence(Duration::from_millis(200));
-        let after = town.ask(|state, _| state.turns);
-        // Whoever asks wakes it.
-        assert_eq!(after - before, 1, "woken while idle");
+        // Whoever asks wakes it. Where the question finds it awake, as on a busy machine, that is once too often.
+        let woken = (0..5).map(|_| {
+            let before = town.ask(|state, _| state.turns);
+            silence(Duration::from_millis(100));
+            town.ask(|state, _| state.turns) - before
+        });
+        let woken: Vec<u64> = woken.collect();
+        assert_eq!(woken.iter().min(), Some(&1), "woken while idle: {woken:?}");
     });
 }
 

@@ -47,4 +47,9 @@ impl<D> Lodger<D> {
     pub(crate) fn leave(&mut self, data: &mut D) {
         self.audited.leave(&mut self.context, data);
     }
+
+    pub(crate) fn abandon(self) {
+        self.context.abandon();
+        std::mem::forget(self.audited);
+    }
 }

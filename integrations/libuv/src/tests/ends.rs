@@ -242,16 +242,17 @@ fn context_moves_from_loop_to_loop_with_its_connections() {
 #[test]
 fn loop_ends_with_only_a_remote_left_or_when_told_not_to_be_kept() {
     let mut uv = Loop::new().unwrap();
-    let mut context: Context = Context::new();
+    let mut context: Context<u32> = Context::new();
     let remote = context.remote().unwrap();
-    let guest = uv.join(context, ());
+    let guest = uv.join(context, 0);
     uv.run();
-    remote.post(|_, io| drop(io.after(Duration::ZERO, |_, _| ()))).unwrap();
+    remote.post(|ran, _| *ran += 1).unwrap();
     // Not alive, so it is not looked at; it is there when the loop has something else to do.
-    guest.with(|_, io| drop(io.after(Duration::from_millis(5), |_, _| ())));
+    guest.with(|_, io| {
+        io.after(Duration::from_millis(5), |_, _| ());
+    });
     uv.run();
-    assert_eq!(remote.waiting(), 0);
-    guest.leave();
+    assert_eq!(guest.leave(), Some(1));
     uv.close().unwrap();
 
     let mut house = House::new(echo);
@@ -267,4 +268,16 @@ fn loop_with_a_guest_in_it_is_not_closed() {
     let House { uv, guest, .. } = House::new(echo);
     assert_eq!(uv.close().unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
     guest.leave();
+}
+
+#[test]
+fn abandoned_guest_leaves_its_handles_to_the_loop_and_nobody_is_called() {
+    let mut house = House::new(echo);
+    house.uv.run_nowait();
+    let (local, ptr) = (house.guest.local(), house.uv.as_ptr());
+    house.guest.abandon();
+    assert!(!local.with(|_, _| unreachable!()));
+    assert!(!ptr.is_null());
+    // As in a forked child, the loop is of no use any more.
+    std::mem::forget(house.uv);
 }
