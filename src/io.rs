@@ -224,10 +224,12 @@ impl<D> Io<D> {
     ///
     /// # Errors
     ///
-    /// [`Gone`]: the conn has ended.
+    /// [`Gone`]: the conn has ended, or has no handler yet, since its request is not decided.
     #[doc(alias = "LWS_CALLBACK_USER")]
     pub fn notify(&mut self, id: ConnId, event: Box<dyn Any>) -> Result<(), Gone> {
-        self.core.live(id.0).ok_or(Gone)?;
+        if self.core.live(id.0).is_none() || self.core.is_deciding(id.0) {
+            return Err(Gone);
+        }
         self.core.notice(id.0, Notice::Event(event));
         Ok(())
     }
