@@ -30,7 +30,8 @@ pub struct Limits {
     pub frame: Option<u64>,
     /// From how many queued bytes on `send` answers [`Flow::Full`](crate::Flow::Full), conn by conn. Default 64 KiB.
     pub send_high_water: usize,
-    /// How many bytes may wait before `send` refuses, conn by conn; one message may go beyond it. Default 1 MiB.
+    /// How many bytes may wait before `send` refuses, conn by conn; one message may go beyond it, and what a call gathers
+    /// before it writes, 64 KiB at most, is not counted. Default 1 MiB.
     pub send_max: usize,
     /// From accepting a connection, or from the request's head, until a decision on an upgrade has been made and sent.
     /// Default 10 s.

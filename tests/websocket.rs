@@ -515,6 +515,19 @@ fn a_request_without_a_decision_gets_503_at_the_limit_and_not_before() {
 }
 
 #[test]
+fn an_event_for_a_request_that_is_not_decided_is_refused_and_not_lost() {
+    let mut rig = undecided();
+    let client = rig.connect();
+    client.upgrade("/", "Sec-WebSocket-Protocol: v1\r\n");
+    rig.until_logged("asked /");
+    let id = rig.state.conns[0];
+    assert_eq!(rig.io().notify(id, Box::new("too early")), Err(Gone));
+    rig.io().decide(id, Decision::websocket(Script::quiet())).unwrap();
+    assert_eq!(rig.head(&client).status, 101);
+    assert_eq!(rig.io().notify(id, Box::new("in time")), Ok(()));
+}
+
+#[test]
 fn a_decision_for_a_peer_that_has_gone_is_told_so() {
     let mut rig = undecided();
     let client = rig.connect();
