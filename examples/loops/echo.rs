@@ -5,19 +5,38 @@ use lodger::{
     Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, ws,
 };
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// A way to run the server: takes the context, and returns when it is over.
+type Run = fn(Context) -> io::Result<()>;
+
+/// The loops by their names, each a function in a file of its own.
+const LOOPS: [(&str, Run); 3] =
+    [("poll", loops::poll::run), ("epoll", loops::epoll::run), ("single-fd", loops::single_fd::run)];
+
+#[path = "echo"]
+mod loops {
+    pub(crate) mod epoll;
+    pub(crate) mod poll;
+    pub(crate) mod single_fd;
+}
 
 const USAGE: &str = "\
 usage: echo [options]
   --listen ADDR         address and port, or unix:PATH (default 127.0.0.1:9001; port 0 for any)
-  --loop poll           the loop to live in (default poll)
+  --loop LOOP           the loop to live in (default poll):
+                          poll        an array for poll(2)
+                          epoll       epoll, or kqueue
+                          single-fd   one descriptor for everything, in an array for poll(2)
   --max-message BYTES   longest message (default 16777216)
   --streamed            echo fragments as they come, not whole messages";
 
 /// What the command line says.
 struct Options {
     listen: Place,
+    run: Run,
     max_message: usize,
     streamed: bool,
 }
@@ -49,29 +68,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(address) = context.io().local_addr(listener) {
         println!("listening on {address}");
     }
-    lodger_poll::Loop::new().run(&mut context, &mut ())?;
+    (options.run)(context)?;
     Ok(())
 }
 
 fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let default = SocketAddr::from(([127, 0, 0, 1], 9001));
-    let mut options =
-        Options { listen: Place::Tcp(default), max_message: Limits::default().message, streamed: false };
+    let mut options = Options {
+        listen: Place::Tcp(default),
+        run: loops::poll::run,
+        max_message: Limits::default().message,
+        streamed: false,
+    };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--listen" => options.listen = place(&value()?)?,
-            "--loop" => match value()?.as_str() {
-                "poll" => {}
-                other => return Err(format!("no such loop: {other}")),
-            },
+            "--loop" => options.run = named_loop(&value()?)?,
             "--max-message" => options.max_message = value()?.parse().map_err(|_| "not a number of bytes")?,
             "--streamed" => options.streamed = true,
             other => return Err(format!("no such option: {other}")),
         }
     }
     Ok(options)
+}
+
+fn named_loop(name: &str) -> Result<Run, String> {
+    let found = LOOPS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, run)| *run).ok_or(format!("no such loop: {name}"))
 }
 
 fn place(text: &str) -> Result<Place, String> {

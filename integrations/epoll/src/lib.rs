@@ -3,7 +3,8 @@
 //!
 //! [`Loop`] is for programs that have no loop, or want lodger's in a thread of its own. [`Single`] is for loops that can
 //! watch only few descriptors, or that pay for each: a `poll(2)` array with thousands of entries, glib, mio, tokio, calloop, Qt.
-//! It keeps lodger's descriptors, its deadline and its wake-up behind one descriptor of its own:
+//! It keeps lodger's descriptors, its deadline and its wake-up behind one descriptor of its own, and a turn costs what is ready,
+//! however many connections there are:
 //!
 //! ```
 //! use lodger::Context;
@@ -22,6 +23,17 @@
 //! # let _ = lodger.as_fd();
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! System calls beside those that serve what is ready, in a turn that changes nothing:
+//!
+//! | | |
+//! |---|---|
+//! | [`Loop`] | 1: the wait |
+//! | [`Single`] | 1: a look at what is ready; the host's own wait comes to that |
+//! | [`Single`], edge-triggered | 2: and a look at what is left |
+//!
+//! Echoing a message takes two more, one read and one write. A descriptor that comes, goes, or is watched for something
+//! else takes one each.
 
 mod own;
 mod poller;
@@ -29,3 +41,13 @@ mod single;
 
 pub use own::Loop;
 pub use single::Single;
+
+// The tests of the two, once more, with the audit between poller and context.
+#[cfg(test)]
+extern crate self as lodger_epoll;
+#[cfg(test)]
+#[path = "../tests/own.rs"]
+mod audited_own;
+#[cfg(test)]
+#[path = "../tests/single.rs"]
+mod audited_single;

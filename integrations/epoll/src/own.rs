@@ -1,6 +1,6 @@
 //! A loop for programs that have none.
 
-use crate::poller::{Event, Poller};
+use crate::poller::{Event, Poller, Watch, Watched};
 use lodger::{Context, Wait};
 use std::io;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 
-/// A loop for one context, and nothing beside it. A turn costs one system call, the wait, and one more for each change of
-/// what is watched.
+/// A loop for one context, and nothing beside it. A turn in which nothing changes costs one system call, the wait, beside
+/// those that serve what is ready; each change of what is watched costs one more.
 ///
 /// ```
 /// use lodger::Context;
@@ -26,7 +26,7 @@ const EVENTS: usize = 256;
 #[doc(alias("lws_service", "libwebsocket_service", "uv_run"))]
 #[derive(Debug)]
 pub struct Loop {
-    poller: Poller,
+    watched: Watched,
 }
 
 impl Loop {
@@ -36,7 +36,7 @@ impl Loop {
     ///
     /// The system has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { poller: Poller::new()? })
+        Ok(Self { watched: Watched::around(Poller::new()?) })
     }
 
     /// Runs until nothing is left to do: no link, no timer. To end a server, a handler, a timer or a
@@ -48,13 +48,13 @@ impl Loop {
     ///
     /// What the wait fails with.
     pub fn run<D>(&mut self, context: &mut Context<D>, data: &mut D) -> io::Result<()> {
-        let stay = Stay { poller: &mut self.poller, context };
+        let stay = Stay { watched: &mut self.watched, context };
         loop {
-            let wait = stay.context.prepare(stay.poller);
+            let wait = Watch::prepare(stay.watched, stay.context);
             if wait == Wait::FOREVER && stay.context.link_count() == 0 {
                 return Ok(());
             }
-            serve(stay.poller, stay.context, data, wait, None)?;
+            serve(stay.watched, stay.context, data, wait, None)?;
         }
     }
 
@@ -71,10 +71,10 @@ impl Loop {
         data: &mut D,
         mut running: impl FnMut(&mut D) -> bool,
     ) -> io::Result<()> {
-        let stay = Stay { poller: &mut self.poller, context };
+        let stay = Stay { watched: &mut self.watched, context };
         while running(data) {
-            let wait = stay.context.prepare(stay.poller);
-            serve(stay.poller, stay.context, data, wait, None)?;
+            let wait = Watch::prepare(stay.watched, stay.context);
+            serve(stay.watched, stay.context, data, wait, None)?;
         }
         Ok(())
     }
@@ -94,48 +94,50 @@ impl Loop {
         data: &mut D,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let wait = context.prepare(&mut self.poller);
-        serve(&mut self.poller, context, data, wait, timeout)
+        let wait = Watch::prepare(&mut self.watched, context);
+        serve(&mut self.watched, context, data, wait, timeout)
     }
 
     /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
-        context.detach(&mut self.poller);
+        Watch::detach(&mut self.watched, context);
     }
 
     /// [`Context::leave`]: says goodbye to every peer, and closes.
     pub fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.leave(&mut self.poller, data);
+        Watch::leave(&mut self.watched, context, data);
     }
 }
 
 /// A context in a running loop: detached at the end, whichever way that comes.
 struct Stay<'a, D> {
-    poller: &'a mut Poller,
+    watched: &'a mut Watched,
     context: &'a mut Context<D>,
 }
 
 impl<D> Drop for Stay<'_, D> {
     fn drop(&mut self) {
-        self.context.detach(self.poller);
+        Watch::detach(self.watched, self.context);
     }
 }
 
 /// From the sleep to the end of a turn.
 fn serve<D>(
-    poller: &mut Poller,
+    watched: &mut Watched,
     context: &mut Context<D>,
     data: &mut D,
     wait: Wait,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let ready = poller.wait(sooner(wait, timeout), EVENTS)?;
+    let timeout = sooner(wait, timeout);
+    watched.sleeping(timeout);
+    let ready = watched.poller_mut().wait(timeout, EVENTS)?;
     for at in 0..ready {
-        if let Some(Event::Ready(fd, ready)) = poller.event(at) {
-            let _ = context.service(fd, ready, data);
+        if let Some(Event::Ready(fd, ready)) = watched.poller().event(at) {
+            watched.service(context, fd, ready, data);
         }
     }
-    context.service_timeouts(data);
+    watched.service_timeouts(context, data);
     Ok(ready)
 }
 
@@ -148,5 +150,110 @@ fn sooner(wait: Wait, timeout: Option<Duration>) -> Option<Duration> {
     match (wait, timeout) {
         (Some(wait), Some(timeout)) => Some(wait.min(timeout)),
         (wait, timeout) => wait.or(timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lodger::{Cx, Env, Interest, SystemEnv, fd};
+    use std::fs::File;
+    use std::io::{PipeWriter, Read, Write, pipe};
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// Reads one byte at a time, so that level-triggered watching shows.
+    struct Reader(File);
+
+    impl fd::Handler<Vec<u8>> for Reader {
+        fn readable(&mut self, cx: &mut Cx<'_, Vec<u8>>, _fd: BorrowedFd<'_>) {
+            let mut byte = [0];
+            match self.0.read(&mut byte) {
+                Ok(1) if byte[0] == b'!' => std::panic::resume_unwind(Box::new("told to")),
+                Ok(1) => cx.data.push(byte[0]),
+                _ => cx.close(),
+            }
+        }
+    }
+
+    fn watched_pipe(context: &mut Context<Vec<u8>>) -> PipeWriter {
+        let (reader, writer) = pipe().unwrap();
+        let file = File::from(OwnedFd::from(reader.try_clone().unwrap()));
+        assert!(context.io().adopt(reader.into(), Interest::READ, Box::new(Reader(file))).is_ok());
+        writer
+    }
+
+    #[test]
+    fn turn_with_timeout_zero_returns_at_once_and_serves_what_is_ready() {
+        let (mut context, mut read) = (Context::new(), Vec::new());
+        let mut writer = watched_pipe(&mut context);
+        let mut own = Loop::new().unwrap();
+        assert_eq!(own.turn(&mut context, &mut read, Some(Duration::ZERO)).unwrap(), 0);
+        writer.write_all(b"ab").unwrap();
+        assert_eq!(own.turn(&mut context, &mut read, Some(Duration::ZERO)).unwrap(), 1);
+        assert_eq!(read, b"a");
+        assert_eq!(own.turn(&mut context, &mut read, None).unwrap(), 1);
+        assert_eq!(read, b"ab");
+        own.leave(&mut context, &mut read);
+    }
+
+    #[test]
+    fn deadline_of_the_context_ends_a_longer_sleep() {
+        let (mut context, mut read) = (Context::new(), Vec::new());
+        context.io().after(Duration::from_millis(5), |read: &mut Vec<u8>, _| read.push(b't'));
+        let mut own = Loop::new().unwrap();
+        let before = SystemEnv.now();
+        let mut turns = 0;
+        while read.is_empty() {
+            own.turn(&mut context, &mut read, Some(Duration::MAX)).unwrap();
+            turns += 1;
+        }
+        assert!(before.elapsed() >= Duration::from_millis(5));
+        assert!(turns <= 2, "{turns} turns for one deadline");
+        own.leave(&mut context, &mut read);
+    }
+
+    #[test]
+    fn more_than_one_wait_takes_is_served_in_turns_without_favour() {
+        const PIPES: usize = EVENTS + 50;
+        let (mut context, mut read) = (Context::new(), Vec::new());
+        let writers: Vec<_> = (0..PIPES).map(|_| watched_pipe(&mut context)).collect();
+        for mut writer in &writers {
+            writer.write_all(b"xy").unwrap();
+        }
+        let mut own = Loop::new().unwrap();
+        let mut turns = 0;
+        while read.len() < 2 * PIPES {
+            assert_ne!(own.turn(&mut context, &mut read, None).unwrap(), 0);
+            turns += 1;
+        }
+        assert_eq!(turns, (2 * PIPES).div_ceil(EVENTS));
+        own.leave(&mut context, &mut read);
+    }
+
+    #[test]
+    fn run_ends_when_the_last_link_has_ended_and_a_context_goes_from_loop_to_loop() {
+        let (mut context, mut read) = (Context::new(), Vec::new());
+        let mut writer = watched_pipe(&mut context);
+        let _remote = context.remote().unwrap();
+        writer.write_all(b"over").unwrap();
+        drop(writer);
+        Loop::new().unwrap().run_while(&mut context, &mut read, |read| read.len() < 2).unwrap();
+        assert_eq!(read, b"ov");
+        Loop::new().unwrap().run(&mut context, &mut read).unwrap();
+        assert_eq!(read, b"over");
+    }
+
+    #[test]
+    fn panic_of_a_handler_leaves_the_context_detached() {
+        let (mut context, mut read) = (Context::new(), Vec::new());
+        let mut writer = watched_pipe(&mut context);
+        writer.write_all(b"!").unwrap();
+        let mut own = Loop::new().unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| own.run(&mut context, &mut read)));
+        assert!(result.is_err());
+        own.watched.finished();
+        own.run(&mut context, &mut read).unwrap();
+        assert_eq!(context.link_count(), 0);
     }
 }

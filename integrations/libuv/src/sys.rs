@@ -96,6 +96,10 @@ impl<D: 'static> Guest<D> {
     /// Moves `context` into a loop, with the state that its handlers work on. Whatever the context is to do may have been
     /// set up before, or is with [`with`](Self::with).
     ///
+    /// # Panics
+    ///
+    /// With a null pointer.
+    ///
     /// # Safety
     ///
     /// - `uv` is initialised, and stays so and in its place until this guest has been dropped, left or detached and the

@@ -51,6 +51,53 @@
 //!
 //! A turn in which nothing changes makes one system call beside those that serve what is ready, and allocates nothing.
 //! Every ready descriptor is served in every turn, each for a bounded time, so the order of the array favours nobody.
+//!
+//! # Thousands of connections
+//!
+//! `poll(2)` looks at every entry in every turn, ready or not. With a few hundred connections, or where most of them are
+//! busy, that does not matter. With thousands that are mostly silent it is nearly all that the server does: the array then
+//! gets one entry for all of them, the descriptor of `lodger_epoll::Single`. Its price is one system call for each turn in
+//! which lodger has something to do.
+//!
+//! | silent connections beside one that echoes | each in the array | all behind one descriptor |
+//! |---|---|---|
+//! | system calls for a message | 3: poll, read, write | 4: poll, epoll_wait, read, write |
+//! | processor time for a message, with 1,000 | 200 us | 7 to 25 us |
+//! | with 8,000 | 1,600 us | 7 to 25 us |
+//!
+//! ```
+//! use lodger::{Context, Wait};
+//! use lodger_epoll::Single;
+//! use lodger_poll::PollArray;
+//! use std::os::fd::AsRawFd;
+//! # use std::time::Duration;
+//!
+//! struct Server {
+//!     running: bool,
+//! }
+//!
+//! let mut context = Context::new();
+//! # context.io().after(Duration::from_millis(1), |server: &mut Server, _| server.running = false);
+//! let mut lodger = Single::new(context)?;
+//! let mut server = Server { running: true };
+//! let mut array = PollArray::new();
+//! array.insert_foreign(lodger.as_raw_fd(), libc::POLLIN)?;
+//!
+//! while server.running {
+//!     array.wait(Wait::FOREVER)?; // lodger's deadline is behind the descriptor, too
+//!     while let Some(entry) = array.next_ready() {
+//!         if entry.fd == lodger.as_raw_fd() {
+//!             lodger.dispatch(64, &mut server)?;
+//!         } else {
+//!             // the server's own
+//!         }
+//!     }
+//! }
+//! lodger.leave(&mut server);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! `echo --loop poll` and `echo --loop single-fd` are the same server both ways.
 
 #![warn(unsafe_op_in_unsafe_fn)]
 #![deny(unsafe_code)]

@@ -82,6 +82,7 @@ impl<H: Host> Host for Mischief<H> {
     }
 
     fn remove(&mut self, fd: BorrowedFd<'_>) {
+        // Of every other one it is too late to take back what is on its way.
         self.late.retain(|(late, _)| *late != fd.as_raw_fd() || late % 2 == 0);
         self.host.remove(fd);
     }

@@ -17,7 +17,7 @@ const TIMER: u64 = u64::MAX;
 
 pub(crate) struct Poller {
     epoll: OwnedFd,
-    /// Made when a deadline is first armed.
+    /// Where a deadline can be armed.
     timer: Option<OwnedFd>,
     events: Vec<epoll::Event>,
 }
@@ -25,6 +25,16 @@ pub(crate) struct Poller {
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, timer: None, events: Vec::new() })
+    }
+
+    /// One in which a deadline can be armed.
+    pub(crate) fn with_timer() -> io::Result<Self> {
+        let mut poller = Self::new()?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        epoll::add(&poller.epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        poller.timer = Some(timer);
+        Ok(poller)
     }
 
     /// Waits for at most `timeout`, `None` is for ever, and takes at most `most` events.
@@ -56,18 +66,7 @@ impl Poller {
 
     /// Makes the poller readable after `delay`, zero for at once; `None` disarms.
     pub(crate) fn arm(&mut self, delay: Option<Duration>) -> io::Result<()> {
-        let timer = match (&self.timer, delay) {
-            (Some(timer), _) => timer,
-            (None, None) => return Ok(()),
-            (None, Some(_)) => {
-                let timer = timerfd_create(
-                    TimerfdClockId::Monotonic,
-                    TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-                )?;
-                epoll::add(&self.epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
-                self.timer.insert(timer)
-            }
-        };
+        let Some(timer) = &self.timer else { return Err(io::ErrorKind::Unsupported.into()) };
         // Zero would disarm it.
         let value = delay.map_or(Duration::ZERO, |delay| delay.max(Duration::from_nanos(1)));
         let setting = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(value) };

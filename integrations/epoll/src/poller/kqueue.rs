@@ -26,6 +26,11 @@ impl Poller {
         Ok(Self { kqueue, timer_armed: false, events: Vec::new() })
     }
 
+    /// One in which a deadline can be armed.
+    pub(crate) fn with_timer() -> io::Result<Self> {
+        Self::new()
+    }
+
     /// Waits for at most `timeout`, `None` is for ever, and takes at most `most` events.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, most: usize) -> io::Result<usize> {
         if self.events.capacity() != most {

@@ -75,7 +75,6 @@ fn panic_of_a_handler_goes_on_outside_of_run_and_the_guest_with_the_next() {
     });
     let panic = catch_unwind(AssertUnwindSafe(|| house.uv.run())).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
-    assert!(!house.uv.is_alive() || house.guest.try_with(|_, _| ()).is_some());
     house.uv.run();
     peer.join().unwrap();
     house.leave();
@@ -173,7 +172,7 @@ fn guest_cannot_be_detached_in_a_handler() {
         client.send("detach");
         assert_eq!(client.receive(), "still here");
     });
-    while !peer.is_finished() {
+    while kept.borrow().is_none() {
         uv.run_once();
     }
     peer.join().unwrap();
@@ -274,10 +273,10 @@ fn loop_with_a_guest_in_it_is_not_closed() {
 fn abandoned_guest_leaves_its_handles_to_the_loop_and_nobody_is_called() {
     let mut house = House::new(echo);
     house.uv.run_nowait();
-    let (local, ptr) = (house.guest.local(), house.uv.as_ptr());
+    let local = house.guest.local();
     house.guest.abandon();
     assert!(!local.with(|_, _| unreachable!()));
-    assert!(!ptr.is_null());
+    house.uv.run_nowait();
     // As in a forked child, the loop is of no use any more.
     std::mem::forget(house.uv);
 }

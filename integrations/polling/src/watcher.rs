@@ -1,0 +1,176 @@
+//! lodger's descriptors in a poller, under their own numbers.
+
+use lodger::{Context, Host, Interest, Ready, Wait};
+use polling::{Event, Events, PollMode, Poller};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+/// How many events one wait takes.
+pub(crate) const EVENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    poller: Poller,
+    events: Events,
+    /// What the last wait reported, as lodger has it.
+    ready: Vec<(RawFd, Ready)>,
+}
+
+impl Watcher {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poller = Poller::new()?;
+        if !poller.supports_level() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(Self { poller, events: Events::with_capacity(EVENTS), ready: Vec::new() })
+    }
+
+    /// Waits for at most `timeout`, `None` is for ever, and says how many are ready.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.events.clear();
+        self.ready.clear();
+        match self.poller.wait(&mut self.events, timeout) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            Err(error) => return Err(error),
+        }
+        let known = |event: Event| Some((RawFd::try_from(event.key).ok()?, ready(&event)));
+        self.ready.extend(self.events.iter().filter_map(known));
+        Ok(self.ready.len())
+    }
+
+    /// What the last wait reported.
+    pub(crate) fn event(&self, at: usize) -> Option<(RawFd, Ready)> {
+        self.ready.get(at).copied()
+    }
+}
+
+fn event(fd: BorrowedFd<'_>, interest: Interest) -> Event {
+    // An open descriptor's number is not negative.
+    let key = usize::try_from(fd.as_raw_fd()).unwrap_or_default();
+    Event::new(key, interest.is_readable(), interest.is_writable())
+}
+
+fn ready(event: &Event) -> Ready {
+    let known = [
+        (event.readable, Ready::READ),
+        (event.writable, Ready::WRITE),
+        (event.is_interrupt(), Ready::HANG_UP),
+        (event.is_err() == Some(true), Ready::ERROR),
+    ];
+    known.into_iter().filter(|(on, _)| *on).fold(Ready::NONE, |all, (_, ready)| all.with(ready))
+}
+
+impl Host for Watcher {
+    fn add(&mut self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        // SAFETY: the descriptor has to be deleted from the poller before it is closed. `Host` promises that it stays open
+        // until `remove` has returned, and `remove` deletes it; only contexts call either, since this type is private.
+        unsafe { self.poller.add_with_mode(fd.as_raw_fd(), event(fd, interest), PollMode::Level) }
+    }
+
+    fn change(&mut self, fd: BorrowedFd<'_>, _previous: Interest, interest: Interest) -> io::Result<()> {
+        self.poller.modify_with_mode(fd, event(fd, interest), PollMode::Level)
+    }
+
+    fn remove(&mut self, fd: BorrowedFd<'_>) {
+        // It was added and is open, so that this can only fail for want of memory; closing removes it then.
+        let _ = self.poller.delete(fd);
+    }
+}
+
+/// What stands between a context and its poller: nothing, and an audit in the tests of this crate.
+#[cfg(not(test))]
+pub(crate) type Watched = Watcher;
+#[cfg(test)]
+pub(crate) type Watched = lodger::audit::Audited<Watcher>;
+
+/// Everything that the loops here call a context for.
+pub(crate) trait Watch: Host + Sized {
+    fn around(watcher: Watcher) -> Self;
+
+    fn watcher(&self) -> &Watcher;
+
+    fn watcher_mut(&mut self) -> &mut Watcher;
+
+    /// The loop is about to sleep.
+    fn sleeping(&mut self, timeout: Option<Duration>) {
+        let _ = timeout;
+    }
+
+    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
+        context.prepare(self)
+    }
+
+    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
+        // What is not lodger's any more came too late.
+        let _ = context.service(fd, ready, data);
+    }
+
+    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        context.service_timeouts(data);
+    }
+
+    fn detach<D>(&mut self, context: &mut Context<D>) {
+        context.detach(self);
+    }
+
+    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        context.leave(self, data);
+    }
+}
+
+impl Watch for Watcher {
+    fn around(watcher: Watcher) -> Self {
+        watcher
+    }
+
+    fn watcher(&self) -> &Watcher {
+        self
+    }
+
+    fn watcher_mut(&mut self) -> &mut Watcher {
+        self
+    }
+}
+
+#[cfg(test)]
+impl Watch for lodger::audit::Audited<Watcher> {
+    fn around(watcher: Watcher) -> Self {
+        // In some tests there is nothing but posts for a while.
+        Self::new(watcher).exclusive().spin_after(100_000)
+    }
+
+    fn watcher(&self) -> &Watcher {
+        &self.host
+    }
+
+    fn watcher_mut(&mut self) -> &mut Watcher {
+        &mut self.host
+    }
+
+    fn sleeping(&mut self, timeout: Option<Duration>) {
+        self.audit.sleeping(timeout);
+    }
+
+    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
+        Self::prepare(self, context)
+    }
+
+    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
+        let _ = self.audit.service(context, fd, ready, data);
+    }
+
+    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        self.audit.service_timeouts(context, data);
+    }
+
+    fn detach<D>(&mut self, context: &mut Context<D>) {
+        Self::detach(self, context);
+    }
+
+    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        Self::leave(self, context, data);
+    }
+}
