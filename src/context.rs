@@ -685,6 +685,7 @@ impl<D> Context<D> {
         if let Some(fd) = core.links.at(index).and_then(|(_, link)| link.fd.as_ref()) {
             core.net.drain_wake_up(fd.as_fd());
         }
+        self.io.core.link(index).received += 1;
         // Emptied first: a post from here on signals again.
         if let Some(remote) = &self.io.remote {
             remote.0.lowered();
@@ -699,11 +700,13 @@ impl<D> Context<D> {
         let read = ready.is_readable() && interest.is_readable() && !link.flags.paused;
         let write = ready.is_writable() && interest.is_writable();
         *interest = interest.without(if write { Interest::WRITE } else { Interest::NONE });
+        link.sent += u64::from(write);
         if write {
             self.lend(index, conn, data, |handler, cx, fd| handler.writable(cx, fd));
         }
         let link = self.io.core.link(index);
         if read && link.state == State::Open && !link.flags.paused {
+            link.received += 1;
             self.lend(index, conn, data, |handler, cx, fd| handler.readable(cx, fd));
         }
         self.io.core.mark(index);

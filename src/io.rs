@@ -151,9 +151,10 @@ pub struct LinkInfo<'a> {
     pub peer: Option<std::net::SocketAddr>,
     /// What the host watches it for.
     pub interest: Interest,
-    /// Bytes read; for a listener, connections accepted.
+    /// Bytes read; for a listener, connections accepted; for the wake-up descriptor, times that it woke; for an adopted
+    /// descriptor, times that it was readable.
     pub received: u64,
-    /// Bytes the system has taken.
+    /// Bytes the system has taken; for an adopted descriptor, times that it was writable.
     pub sent: u64,
     /// Bytes that wait to be sent.
     pub queued: usize,

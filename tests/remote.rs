@@ -2,7 +2,7 @@
 
 mod support;
 
-use lodger::{ConnId, Context, Env, Io, PostError, ProtocolId, Remote, SystemEnv};
+use lodger::{ConnId, Context, Env, Io, PostError, ProtocolId, Remote, Served, SystemEnv};
 use lodger_poll::{Loop, PollArray};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -381,4 +381,24 @@ fn id_of_a_conn_that_has_ended_finds_nothing_though_its_place_is_taken() {
     assert!(house.io().notify(id, Box::new(())).is_err());
     assert!(house.io().conn(next).is_some());
     house.leave();
+}
+
+#[test]
+fn posts_that_come_with_every_sleep_are_no_spin() {
+    let mut house = lodger::audit::Audited::new(PollArray::new()).spin_after(3);
+    let mut context: Context<u32> = Context::new();
+    let remote = context.remote().unwrap();
+    let mut posts = 0;
+    for _ in 0..20 {
+        remote.post(|posts, _| *posts += 1).unwrap();
+        let wait = house.prepare(&mut context);
+        house.audit.sleeping(wait.duration());
+        house.host.wait(wait).unwrap();
+        while let Some(entry) = house.host.next_ready() {
+            assert_eq!(house.audit.service_fd(&mut context, entry, &mut posts), Served::Ours);
+        }
+        house.audit.service_timeouts(&mut context, &mut posts);
+    }
+    assert_eq!(posts, 20);
+    house.leave(&mut context, &mut posts);
 }

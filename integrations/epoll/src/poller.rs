@@ -91,7 +91,7 @@ impl Watch for Poller {
 impl Watch for lodger::audit::Audited<Poller> {
     fn around(poller: Poller) -> Self {
         // In some tests there is nothing but posts for a while.
-        Self::new(poller).exclusive().spin_after(100_000)
+        Self::new(poller).exclusive()
     }
 
     fn poller(&self) -> &Poller {

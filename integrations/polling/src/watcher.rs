@@ -139,7 +139,7 @@ impl Watch for Watcher {
 impl Watch for lodger::audit::Audited<Watcher> {
     fn around(watcher: Watcher) -> Self {
         // In some tests there is nothing but posts for a while.
-        Self::new(watcher).exclusive().spin_after(100_000)
+        Self::new(watcher).exclusive()
     }
 
     fn watcher(&self) -> &Watcher {
