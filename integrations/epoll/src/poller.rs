@@ -90,7 +90,6 @@ impl Watch for Poller {
 #[cfg(test)]
 impl Watch for lodger::audit::Audited<Poller> {
     fn around(poller: Poller) -> Self {
-        // In some tests there is nothing but posts for a while.
         Self::new(poller).exclusive()
     }
 

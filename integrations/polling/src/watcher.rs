@@ -138,7 +138,6 @@ impl Watch for Watcher {
 #[cfg(test)]
 impl Watch for lodger::audit::Audited<Watcher> {
     fn around(watcher: Watcher) -> Self {
-        // In some tests there is nothing but posts for a while.
         Self::new(watcher).exclusive()
     }
 
