@@ -135,3 +135,7 @@ pub use ws::Shared;
 #[cfg(all(doctest, feature = "libc"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "libc", target_os = "linux"))]
+#[doc = include_str!("../docs/adapters.md")]
+struct Adapters;

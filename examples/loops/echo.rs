@@ -13,14 +13,33 @@ use std::path::PathBuf;
 type Run = fn(Context) -> io::Result<()>;
 
 /// The loops by their names, each a function in a file of its own.
-const LOOPS: [(&str, Run); 3] =
-    [("poll", loops::poll::run), ("epoll", loops::epoll::run), ("single-fd", loops::single_fd::run)];
+const LOOPS: &[(&str, Run)] = &[
+    ("poll", loops::poll::run),
+    ("epoll", loops::epoll::run),
+    ("single-fd", loops::single_fd::run),
+    ("polling", loops::polling::run),
+    ("calloop", loops::calloop::run),
+    ("mio", loops::mio::run),
+    ("tokio", loops::tokio::run),
+    #[cfg(feature = "libuv")]
+    ("libuv", loops::libuv::run),
+    #[cfg(feature = "glib")]
+    ("glib", loops::glib::run),
+];
 
 #[path = "echo"]
 mod loops {
+    pub(crate) mod calloop;
     pub(crate) mod epoll;
+    #[cfg(feature = "glib")]
+    pub(crate) mod glib;
+    #[cfg(feature = "libuv")]
+    pub(crate) mod libuv;
+    pub(crate) mod mio;
     pub(crate) mod poll;
+    pub(crate) mod polling;
     pub(crate) mod single_fd;
+    pub(crate) mod tokio;
 }
 
 const USAGE: &str = "\
@@ -30,6 +49,11 @@ usage: echo [options]
                           poll        an array for poll(2)
                           epoll       epoll, or kqueue
                           single-fd   one descriptor for everything, in an array for poll(2)
+                          polling     the polling crate
+                          calloop     a source of a calloop loop
+                          mio, tokio  one descriptor, edge-triggered
+                          libuv       a guest of libuv (only with the feature `libuv`)
+                          glib        a source of a glib main loop (only with the feature `glib`)
   --max-message BYTES   longest message (default 16777216)
   --streamed            echo fragments as they come, not whole messages";
 
@@ -95,8 +119,13 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 fn named_loop(name: &str) -> Result<Run, String> {
-    let found = LOOPS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, run)| *run).ok_or(format!("no such loop: {name}"))
+    match LOOPS.iter().find(|(known, _)| *known == name) {
+        Some((_, run)) => Ok(*run),
+        None if matches!(name, "libuv" | "glib") => Err(format!(
+            "{name} is a C library, and was left out: build with `-p lodger-examples-loops --features {name}`"
+        )),
+        None => Err(format!("no such loop: {name}")),
+    }
 }
 
 fn place(text: &str) -> Result<Place, String> {

@@ -1,0 +1,9 @@
+//! The `polling` crate: a loop for programs that have none, on whatever system.
+
+use lodger::Context;
+use lodger_polling::Loop;
+use std::io;
+
+pub(crate) fn run(mut context: Context) -> io::Result<()> {
+    Loop::new()?.run(&mut context, &mut ())
+}
