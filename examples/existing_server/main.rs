@@ -5,7 +5,7 @@
 //! lodger added is here, in places marked `lodger:`, and what its page and its WebSockets do is in `lodging.rs`.
 //!
 //! ```text
-//! cargo run --example existing_server -- --fifo /tmp/house
+//! cargo run --release --example existing_server -- --fifo /tmp/house
 //! ```
 //!
 //! - `--listen ADDR`: where the page is, 127.0.0.1:7681 unless given; port 0 takes a free one
