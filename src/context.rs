@@ -7,8 +7,8 @@ use crate::engine::{Budget, Core, Filled, MESSAGES, RECEIVE};
 use crate::env::{Env, SystemEnv};
 use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
 use crate::host::{Host, Interest, Pollable, Ready, Served, Wait};
-use crate::io::Fresh;
 pub(crate) use crate::io::{Cx, Io};
+use crate::io::{Fresh, ListenerId};
 use crate::net::{Net, Peer};
 use crate::remote::{Command, Remote};
 use crate::role::Role;
@@ -827,6 +827,12 @@ impl<D> Context<D> {
                 self.tell_notice(data);
             } else if !self.io.core.to_flush.is_empty() && budget.take() {
                 self.io.core.flush_waiting(budget);
+            } else if let Some((site, listener, error)) = self.io.core.refused_listeners.pop_front() {
+                let first =
+                    self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.first_mut());
+                if let Some(first) = first {
+                    first.listener_refused(ListenerId(listener), error, data, &mut self.io);
+                }
             } else if let Some(site) = self.io.core.ended_sites.pop() {
                 self.end_site(site, data);
             } else {

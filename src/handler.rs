@@ -3,6 +3,7 @@
 use crate::context::{ConnId, Io};
 use crate::http;
 use crate::http::{Request, Response};
+use crate::io::ListenerId;
 use crate::net::Peer;
 use crate::site::ProtocolId;
 use crate::ws::{self, CloseCode, ProtocolError};
@@ -53,6 +54,11 @@ pub trait Protocol<D> {
     fn filter(&mut self, peer: &Peer, data: &mut D) -> bool {
         let _ = (peer, data);
         true
+    }
+
+    /// The host refused to watch a listener of the site, which is closed therefore. Told to the site's first protocol.
+    fn listener_refused(&mut self, listener: ListenerId, error: io::Error, data: &mut D, io: &mut Io<D>) {
+        let _ = (listener, error, data, io);
     }
 
     /// Decides about a request, with all of its head readable. Origin and Host name have been checked already

@@ -134,7 +134,7 @@ pub struct TaskId(Key);
 
 /// Names a listener.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct ListenerId(Key);
+pub struct ListenerId(pub(crate) Key);
 
 /// One descriptor of a context, as [`Io::links`] shows it.
 #[derive(Clone, Debug)]
@@ -333,8 +333,8 @@ impl<D> Io<D> {
     ///
     /// # Errors
     ///
-    /// See [`ListenError`]. The socket is announced to the host by the next `prepare`; should the host refuse it, that is
-    /// logged and the listener is gone.
+    /// See [`ListenError`]. The socket is announced to the host by the next `prepare`; should the host refuse it, the site's
+    /// first protocol hears [`Protocol::listener_refused`], and the listener is gone.
     #[doc(alias = "lws_create_vhost")]
     pub fn listen(&mut self, listen: Listen, site: SiteId) -> Result<ListenerId, ListenError> {
         let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
@@ -348,7 +348,7 @@ impl<D> Io<D> {
     ///
     /// # Errors
     ///
-    /// See [`ListenError`].
+    /// See [`ListenError`]. Should the host refuse the socket, that is logged, and the listener is gone.
     #[doc(alias = "LWS_CALLBACK_RAW_ADOPT")]
     pub fn listen_raw(
         &mut self,

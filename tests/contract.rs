@@ -993,3 +993,64 @@ fn closed_conn_hears_nothing_after_it_has_closed_itself() {
     assert!(matches!(house.data.closed_of(id).unwrap().reason, CloseReason::Handshake { .. }));
     house.leave();
 }
+
+/// A host that watches nothing.
+struct Full;
+
+impl lodger::Host for Full {
+    fn add(&mut self, _: std::os::fd::BorrowedFd<'_>, _: lodger::Interest) -> std::io::Result<()> {
+        Err(std::io::Error::other("the table is full"))
+    }
+
+    fn change(
+        &mut self,
+        _: std::os::fd::BorrowedFd<'_>,
+        _: lodger::Interest,
+        _: lodger::Interest,
+    ) -> std::io::Result<()> {
+        unreachable!("nothing was added")
+    }
+
+    fn remove(&mut self, _: std::os::fd::BorrowedFd<'_>) {
+        unreachable!("nothing was added")
+    }
+}
+
+/// Notes which listeners were refused, and why.
+struct Complaints;
+
+type Refused = Vec<(lodger::ListenerId, String)>;
+
+impl lodger::Protocol<Refused> for Complaints {
+    fn listener_refused(
+        &mut self,
+        listener: lodger::ListenerId,
+        error: std::io::Error,
+        refused: &mut Refused,
+        _: &mut lodger::Io<Refused>,
+    ) {
+        refused.push((listener, error.to_string()));
+    }
+
+    fn accept(
+        &mut self,
+        _: &lodger::Request<'_>,
+        _: &mut Refused,
+        _: &mut lodger::Io<Refused>,
+    ) -> lodger::Decision<Refused> {
+        unreachable!("nobody can connect")
+    }
+}
+
+#[test]
+fn listener_that_the_host_refuses_is_reported_to_its_protocol() {
+    let mut context: lodger::Context<Refused> = lodger::Context::new();
+    let site = context.io().add_site(lodger::Site::new().protocol("", Complaints));
+    let listener = context.io().listen(lodger::Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
+    assert!(context.prepare(&mut Full).is_now());
+    let mut refused = Vec::new();
+    context.service_timeouts(&mut refused);
+    assert_eq!(refused, [(listener, "the table is full".to_owned())]);
+    assert_eq!(context.link_count(), 0);
+    assert_eq!(context.prepare(&mut Full), lodger::Wait::FOREVER);
+}

@@ -139,6 +139,15 @@ impl Core {
             self.timers.arm(at, super::timers::Timer::Wake);
             return;
         }
+        let listener = self.links.key_at(index);
+        if let (Role::Listener(facts), Some(listener)) = (&self.link(index).role, listener)
+            && let Some(site) = facts.site
+        {
+            self.end(index, CloseReason::Closed);
+            self.refused_listeners.push_back((site, listener, error));
+            self.work = true;
+            return;
+        }
         self.end(index, CloseReason::Host(error));
     }
 

@@ -140,6 +140,8 @@ pub(crate) struct Core {
     accept_timer: TimerId,
     /// Sites without links that were removed: their protocols are to hear that they ended.
     pub(crate) ended_sites: Vec<Key>,
+    /// Listeners that the host has refused, and their sites.
+    pub(crate) refused_listeners: VecDeque<(Key, Key, io::Error)>,
     pub(crate) max_links: usize,
     pub(crate) max_handshakes: usize,
     pub(crate) max_per_address: Option<usize>,
@@ -179,6 +181,7 @@ impl Core {
             paused_listeners: Vec::new(),
             accept_timer: TimerId::NONE,
             ended_sites: Vec::new(),
+            refused_listeners: VecDeque::new(),
             max_links,
             max_handshakes,
             max_per_address: None,
@@ -229,6 +232,7 @@ impl Core {
                 && self.to_resume.is_empty()
                 && self.ended.is_empty()
                 && self.notices.is_empty()
+                && self.refused_listeners.is_empty()
                 && self.ended_sites.is_empty())
     }
 
