@@ -641,10 +641,7 @@ impl<D> Context<D> {
             let Role::Listener(listener) = &link.role else { return };
             match listener.site {
                 Some(site) => {
-                    let first = self
-                        .protocols
-                        .get_mut(site.index as usize)
-                        .and_then(|protocols| protocols.first_mut());
+                    let first = protocol_at(&mut self.protocols, site, 0);
                     if first.is_some_and(|first| first.filter(&peer, data)) {
                         let link = self.io.open_http(socket, &peer, site);
                         self.io.core.count_address(link);
@@ -828,9 +825,7 @@ impl<D> Context<D> {
             } else if !self.io.core.to_flush.is_empty() && budget.take() {
                 self.io.core.flush_waiting(budget);
             } else if let Some((site, listener, error)) = self.io.core.refused_listeners.pop_front() {
-                let first =
-                    self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.first_mut());
-                if let Some(first) = first {
+                if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
                     first.listener_refused(ListenerId(listener), error, data, &mut self.io);
                 }
             } else if let Some(site) = self.io.core.ended_sites.pop() {
@@ -1071,6 +1066,15 @@ impl<D> fmt::Debug for Context<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("links", &self.io.core.links.len()).finish_non_exhaustive()
     }
+}
+
+/// The protocol at this place of a site.
+pub(crate) fn protocol_at<D>(
+    protocols: &mut [Vec<Box<dyn Protocol<D>>>],
+    site: Key,
+    place: usize,
+) -> Option<&mut Box<dyn Protocol<D>>> {
+    protocols.get_mut(site.index as usize)?.get_mut(place)
 }
 
 /// The most connections that one call accepts from one listener.

@@ -1,6 +1,6 @@
 //! Requests and their handlers: where HTTP on a link meets the protocols of its site.
 
-use crate::context::{ConnId, Context, Next};
+use crate::context::{ConnId, Context, Next, protocol_at};
 use crate::engine::link::State;
 use crate::engine::store::Key;
 use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
@@ -137,19 +137,17 @@ impl<D> Context<D> {
                 Ok(key) => key,
                 Err(error) => return self.answer(index, handshake_refusal(error)),
             };
-            let named = |name: &&str| self.protocol_named(site, name);
-            let subprotocol = request.subprotocols().find(|name| named(name).is_some());
-            protocol = subprotocol.and_then(|name| self.protocol_named(site, name)).unwrap_or(0);
-            upgrade = Some(Upgrade { key, subprotocol });
+            let named = |name| Some((name, self.protocol_named(site, name)?));
+            let chosen = request.subprotocols().find_map(named);
+            protocol = chosen.map_or(0, |(_, protocol)| protocol);
+            upgrade = Some(Upgrade { key, subprotocol: chosen.map(|(name, _)| name) });
         }
         if let Some(key) =
             self.io.core.sites.get(site).and_then(|facts| facts.protocols.get(protocol)).copied()
         {
             self.io.core.bind(conn, key);
         }
-        let chosen =
-            self.protocols.get_mut(site.index as usize).and_then(|protocols| protocols.get_mut(protocol));
-        let Some(chosen) = chosen else {
+        let Some(chosen) = protocol_at(&mut self.protocols, site, protocol) else {
             return self.answer(index, error_response(StatusCode::NOT_FOUND));
         };
         if let Some(server) = self.io.core.server(index) {

@@ -2,6 +2,7 @@
 
 use crate::engine::store::Key;
 use crate::handler::Protocol;
+use crate::http::same_authority;
 use crate::limits::Limits;
 use std::rc::Rc;
 
@@ -120,21 +121,19 @@ impl Policy {
         match &self.origins {
             Origins::Any => true,
             Origins::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
-            Origins::Same => host.is_some_and(|host| same_authority(origin, host)),
+            Origins::Same => host.is_some_and(|host| is_origin_of(origin, host)),
         }
     }
 }
 
 /// Whether the authority of `origin` is `host`, whichever of the two leaves out the scheme's own port (RFC 6454, section 4).
-fn same_authority(origin: &str, host: &str) -> bool {
+fn is_origin_of(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let own_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
-    let bare = |authority: &str| authority.strip_suffix(own_port).unwrap_or(authority).to_ascii_lowercase();
-    bare(authority) == bare(host)
+    match scheme {
+        "http" => same_authority(authority, host, 80),
+        "https" => same_authority(authority, host, 443),
+        _ => false,
+    }
 }
 
 /// The name in `host[:port]`; an IPv6 address keeps its brackets.
