@@ -126,6 +126,35 @@ fn raw_connections_need_no_handshake_and_do_not_wait_for_any() {
     house.leave();
 }
 
+#[test]
+fn beyond_max_per_address_connections_are_closed_until_one_ends() {
+    let context = Context::builder().max_per_address(2).build();
+    let (mut house, server) = served_with(context, Limits::default());
+    let (mut first, _) = server.websocket(&mut house);
+    let (_second, _) = server.raw(&mut house);
+    for mut third in [Client::tcp(server.address), Client::tcp(server.raw_address)] {
+        house.ends(&mut third);
+        assert!(third.inbox.is_empty());
+    }
+    assert_eq!(house.io().link_count(), 4);
+    first.finish();
+    house.until("it has gone", |house| house.io().link_count() == 3);
+    let (_third, _) = server.websocket(&mut house);
+    house.leave();
+}
+
+#[test]
+fn one_call_accepts_64_connections_and_the_rest_comes_with_the_next() {
+    let (mut house, server) = served();
+    let clients: Vec<Client> = (0..80).map(|_| Client::tcp(server.address)).collect();
+    house.turn(Duration::from_secs(5));
+    assert_eq!(house.io().link_count(), 2 + 64);
+    house.turn(Duration::from_secs(5));
+    assert_eq!(house.io().link_count(), 2 + clients.len());
+    drop(clients);
+    house.leave();
+}
+
 // Unix sockets.
 
 #[test]
