@@ -925,7 +925,9 @@ impl<D> Context<D> {
         self.install(data);
         let now = self.io.core.now();
         // Timers that those which run now set are for the next call, even when they are due at once.
-        while budget.take() && self.io.core.timers.expire(now) {}
+        while budget.is_left() && self.io.core.timers.expire(now) {
+            budget.take();
+        }
         while let Some(timer) = self.io.core.timers.take_due() {
             self.expired(timer, data);
         }

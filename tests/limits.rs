@@ -319,3 +319,37 @@ fn a_file_for_a_quick_reader_is_sent_over_several_turns() {
     assert!(reader.join().unwrap() > 40_000_000);
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn one_call_serves_256_links_and_the_rest_comes_with_the_next() {
+    struct Counted;
+
+    impl lodger::raw::Handler<usize> for Counted {
+        fn writable(&mut self, cx: &mut lodger::Cx<'_, usize>) {
+            *cx.data += 1;
+        }
+    }
+
+    let mut context: lodger::Context<usize> = lodger::Context::new();
+    let mut array = lodger_poll::PollArray::new();
+    let mut served = 0;
+    let mut conns = Vec::new();
+    let mut peers = Vec::new();
+    for _ in 0..300 {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let adopted = context.io().adopt_raw(ours.into(), b"", lodger::Limits::default(), Box::new(Counted));
+        conns.push(adopted.unwrap());
+        peers.push(theirs);
+    }
+    context.service_timeouts(&mut served);
+    for id in conns {
+        context.io().conn(id).unwrap().request_writable();
+    }
+    context.service_timeouts(&mut served);
+    assert_eq!(served, 256);
+    assert!(context.prepare(&mut array).is_now());
+    context.service_timeouts(&mut served);
+    assert_eq!(served, 300);
+    assert_eq!(context.prepare(&mut array), lodger::Wait::FOREVER);
+    context.leave(&mut array, &mut served);
+}

@@ -81,11 +81,14 @@ impl Budget {
 
     /// Takes one link's share; false when nothing is left.
     pub(crate) fn take(&mut self) -> bool {
-        if self.links == 0 || self.bytes == 0 || self.messages == 0 {
-            return false;
-        }
-        self.links -= 1;
-        true
+        let left = self.is_left();
+        self.links -= u32::from(left);
+        left
+    }
+
+    /// Whether there is a share to take.
+    pub(crate) fn is_left(&self) -> bool {
+        self.links > 0 && self.bytes > 0 && self.messages > 0
     }
 
     /// Charges the messages that one link has delivered.
