@@ -1,6 +1,6 @@
 //! The context: the calls that a host makes, and the running of handlers.
 
-use crate::engine::link::{NO_CONN, State};
+use crate::engine::link::{Flags, NO_CONN, State};
 use crate::engine::store::Key;
 use crate::engine::timers::Timer;
 use crate::engine::{Budget, Core, Filled, MESSAGES, RECEIVE};
@@ -14,6 +14,7 @@ use crate::remote::{Command, Remote};
 use crate::role::Role;
 use crate::ws;
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -72,7 +73,7 @@ macro_rules! in_any_role {
 
 /// Handlers by the places of their conns.
 pub(crate) struct Handlers<D> {
-    pages: Vec<Box<[Option<AnyHandler<D>>]>>,
+    pages: Vec<Box<[Option<AnyHandler<D>>; PAGE]>>,
 }
 
 const PAGE: usize = 64;
@@ -81,18 +82,18 @@ impl<D> Handlers<D> {
     pub(crate) fn place(&mut self, index: u32) -> &mut Option<AnyHandler<D>> {
         let index = index as usize;
         while self.pages.len() <= index / PAGE {
-            self.pages.push(std::iter::repeat_with(|| None).take(PAGE).collect());
+            self.pages.push(Box::new([const { None }; PAGE]));
         }
         &mut self.pages[index / PAGE][index % PAGE]
     }
 
     #[inline]
     pub(crate) fn get(&mut self, index: u32) -> Option<&mut AnyHandler<D>> {
-        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.as_mut()
+        self.pages.get_mut(index as usize / PAGE)?[index as usize % PAGE].as_mut()
     }
 
     fn take(&mut self, index: u32) -> Option<AnyHandler<D>> {
-        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.take()
+        self.pages.get_mut(index as usize / PAGE)?[index as usize % PAGE].take()
     }
 }
 
@@ -190,24 +191,31 @@ impl<D> Context<D> {
     #[doc(alias("lws_service_adjust_timeout", "LWS_CALLBACK_LOCK_POLL"))]
     #[inline]
     pub fn prepare(&mut self, host: &mut dyn Host) -> Wait {
+        let core = &self.io.core;
+        let unsettled = self.running != NO_CONN || core.work || !core.changes.is_empty() || self.self_wake;
+        if unsettled {
+            self.prepare_slowly(host);
+        }
+        // The sleep is about to begin: a time that was read up to here is of no use after it.
+        self.io.core.turn_ended();
+        let due = unsettled && self.io.is_due();
+        self.io.core.wait(due)
+    }
+
+    #[inline(never)]
+    fn prepare_slowly(&mut self, host: &mut dyn Host) {
         self.recover();
         if self.self_wake && self.io.remote.is_none() {
             self.make_wake_up();
         }
+        self.woken = false;
         let core = &mut self.io.core;
         core.turn_ended();
-        if core.work {
-            core.flush_waiting(&mut Budget::new());
-        }
+        core.flush_waiting(&mut Budget::new());
         if !core.changes.is_empty() {
             core.tell(host);
             self.forget_acceptors();
         }
-        // The sleep is about to begin: a time that was read up to here is of no use after it.
-        self.io.core.turn_ended();
-        self.woken = false;
-        let due = self.io.is_due();
-        self.io.core.wait(due)
     }
 
     /// Serves one descriptor, if it is lodger's: then `revents` is zero on return. Otherwise nothing is touched. Any value is
@@ -236,10 +244,18 @@ impl<D> Context<D> {
     #[doc(alias("lws_service_tsi", "LWS_CALLBACK_TIMER", "CURL_SOCKET_TIMEOUT"))]
     #[inline]
     pub fn service_timeouts(&mut self, data: &mut D) {
-        self.recover();
-        let due = self.io.core.timers.next().is_some_and(|next| next <= self.io.core.now());
+        let core = &self.io.core;
+        if core.work || !core.timers.is_empty() || self.io.remote.is_some() || self.running != NO_CONN {
+            self.service_timeouts_slowly(data);
+        }
+    }
+
+    #[inline(never)]
+    fn service_timeouts_slowly(&mut self, data: &mut D) {
+        let core = &mut self.io.core;
+        let due = core.timers.next().is_some_and(|next| next <= core.now());
         let posted = self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
-        if due || posted || self.io.core.work || self.io.is_busy() {
+        if due || posted || self.io.core.work || self.running != NO_CONN {
             self.run_due(data);
         }
     }
@@ -344,14 +360,99 @@ impl<D> Context<D> {
     }
 
     fn serve(&mut self, index: u32, ready: Ready, data: &mut D) {
-        self.recover();
-        if self.io.is_busy() {
+        if self.io.core.work || self.running != NO_CONN {
+            self.recover();
             self.install(data);
         }
+        if ready != Ready::READ || !self.serve_messages(index, data) {
+            self.serve_otherwise(index, ready, data);
+        }
+        self.settle(data);
+    }
+
+    /// The hot path: reads a WebSocket of which nothing else is to be done, hands over what came as far as that is short messages
+    /// in one frame each, and writes what their handler has gathered. The rest, if there is one, goes the way of all input. False
+    /// if there is something else to be done.
+    ///
+    /// What is the same for all messages of one read is looked up once, and nothing of it is held while the handler runs, which may
+    /// change all of it but says so by `interrupted`.
+    #[inline(always)]
+    fn serve_messages(&mut self, index: u32, data: &mut D) -> bool {
+        let core = &mut self.io.core;
+        let Some(link) = core.links.at_mut(index).filter(|link| link.is_plain_websocket()) else { return false };
+        let Role::WebSocket(websocket) = &link.role else { return false };
+        let Some(limit) = websocket.receiver.short_limit::<true>(&websocket.settings(&link.limits)) else {
+            return false;
+        };
+        let (conn, timed, is_short) = (link.conn, link.flags.contains(Flags::TIMED), link.is_short(websocket));
+        if self.buffer.is_empty() {
+            self.buffer.resize(RECEIVE, 0);
+        }
+        let filled = match link.read(&core.net, &mut self.buffer) {
+            Filled::Bytes(filled) => filled,
+            nothing => {
+                self.received_nothing(index, nothing, data);
+                return true;
+            }
+        };
+        if timed {
+            core.set_active(index);
+        }
+        core.make_current(index);
+        let mut used = 0;
+        let mut budget = MESSAGES;
+        if let Some(key) = core.conns.key_at(conn)
+            && let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn)
+        {
+            core.short = if is_short { key } else { Key::NONE };
+            self.running = conn;
+            let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+            let mut input = &mut self.buffer[..filled];
+            // One is left to the way of all input, which knows what to do when there are more.
+            while budget > 1
+                && let Some((kind, payload)) = ws::ShortFrame::take::<true>(&mut input, limit)
+            {
+                budget -= 1;
+                match ws::Message::new(kind, payload) {
+                    Ok(message) => handler.message(&mut cx, message),
+                    Err(error) => cx.io.core.fail_websocket(index, error.into()),
+                }
+                if cx.io.core.interrupted {
+                    break;
+                }
+            }
+            used = filled - input.len();
+            self.running = NO_CONN;
+        }
+        if timed && used > 0 {
+            self.io.core.message_passed(index);
+        }
+        if used < filled || self.io.core.interrupted {
+            self.receive_rest(index, used..filled, budget, data);
+        } else {
+            self.io.core.release_current();
+        }
+        true
+    }
+
+    /// Hands over the rest of what was read.
+    #[inline(never)]
+    fn receive_rest(&mut self, index: u32, rest: Range<usize>, budget: u32, data: &mut D) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let left = self.handle_on(index, &mut buffer[rest.clone()], budget, data);
+        if left.bytes > 0 {
+            self.put_back(index, &buffer[rest.end - left.bytes..rest.end], left.stopped);
+        }
+        self.buffer = buffer;
+    }
+
+    /// All that is not input alone.
+    #[inline(never)]
+    fn serve_otherwise(&mut self, index: u32, ready: Ready, data: &mut D) {
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.state == State::Ended || link.flags.releasing {
-            return self.settle(data);
+        if link.state == State::Ended || link.flags.contains(Flags::RELEASING) {
+            return;
         }
         match &link.role {
             Role::WebSocket(_) | Role::Http(_) | Role::Raw => {
@@ -366,7 +467,6 @@ impl<D> Context<D> {
             Role::WakeUp => self.wake_up(index),
             Role::Descriptor(_) => self.serve_descriptor(index, ready, data),
         }
-        self.settle(data);
     }
 
     /// Reads a link once and hands over what came.
@@ -379,13 +479,22 @@ impl<D> Context<D> {
         match core.fill(index, &mut buffer) {
             Filled::Bytes(filled) => {
                 let left = self.handle(index, &mut buffer[..filled], data);
-                self.put_back(index, &buffer[filled - left.bytes..filled], left.stopped);
+                if left.bytes > 0 {
+                    self.put_back(index, &buffer[filled - left.bytes..filled], left.stopped);
+                }
             }
-            Filled::Nothing => {}
-            Filled::End => self.input_ended(index, data),
-            Filled::Failed(error) => core.end(index, CloseReason::Io(error)),
+            nothing => self.received_nothing(index, nothing, data),
         }
         self.buffer = buffer;
+    }
+
+    #[inline(never)]
+    fn received_nothing(&mut self, index: u32, nothing: Filled, data: &mut D) {
+        match nothing {
+            Filled::Bytes(_) | Filled::Nothing => {}
+            Filled::End => self.input_ended(index, data),
+            Filled::Failed(error) => self.io.core.end(index, CloseReason::Io(error)),
+        }
     }
 
     /// Goes on with the input that a link has kept, and says how many messages that gave.
@@ -393,10 +502,12 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         let link = core.link(index);
         // Pausing holds back content, not the end of an exchange that is complete.
-        if link.state == State::Ended || (link.flags.paused && !matches!(link.role, Role::Http(_))) {
+        if link.state == State::Ended
+            || (link.flags.contains(Flags::PAUSED) && !matches!(link.role, Role::Http(_)))
+        {
             return 0;
         }
-        link.flags.backlog = false;
+        link.flags.remove(Flags::BACKLOG);
         let mut kept = link.kept.take().unwrap_or_default();
         let start = kept.start;
         let left = self.handle(index, &mut kept.bytes[start..], data);
@@ -407,7 +518,7 @@ impl<D> Context<D> {
             let link = self.io.core.link(index);
             if link.state == State::Open {
                 link.kept = Some(kept);
-                link.flags.backlog = left.stopped;
+                link.flags.set(Flags::BACKLOG, left.stopped);
             }
         }
         self.io.core.input_kept(index);
@@ -421,16 +532,21 @@ impl<D> Context<D> {
             return;
         }
         core.keep(index, rest);
-        core.link(index).flags.backlog = stopped && !rest.is_empty();
+        core.link(index).flags.set(Flags::BACKLOG, stopped);
         core.input_kept(index);
     }
 
     /// Hands the input of a link to its role, as far as it goes.
     fn handle(&mut self, index: u32, input: &mut [u8], data: &mut D) -> Left {
         self.io.core.make_current(index);
+        self.handle_on(index, input, MESSAGES, data)
+    }
+
+    /// The same for a link that is being served already.
+    fn handle_on(&mut self, index: u32, input: &mut [u8], mut budget: u32, data: &mut D) -> Left {
+        self.io.core.interrupted = false;
         self.io.core.handling = true;
         let mut used = 0;
-        let mut budget = MESSAGES;
         let (bytes, stopped) = loop {
             let link = self.io.core.link(index);
             if link.state != State::Open {
@@ -467,44 +583,35 @@ impl<D> Context<D> {
         data: &mut D,
     ) -> (usize, Next) {
         let link = self.io.core.link(index);
-        let conn = link.conn;
-        let limits = Rc::clone(&link.limits);
-        let (paused, timed) = (link.flags.paused, link.flags.timed);
-        let Role::WebSocket(websocket) = &mut link.role else { return (input.len(), Next::More) };
+        let (conn, timed) = (link.conn, link.flags.contains(Flags::TIMED));
+        let Role::WebSocket(websocket) = &link.role else { return (input.len(), Next::More) };
         if !websocket.closing.may_send() {
             return self.await_close(index, input);
         }
-        if paused {
+        if link.flags.contains(Flags::PAUSED) {
             // In `opened`, with messages right behind the handshake.
             return (0, Next::Stop);
         }
-        // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
-        let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
-        let settings = websocket.settings(&limits);
+        let short = link.is_short(websocket) && !timed;
         let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else {
             return (input.len(), Next::More);
         };
         let Some(key) = self.io.core.conns.key_at(conn) else { return (input.len(), Next::More) };
         self.running = conn;
-        self.io.core.allow_short(index, key);
+        self.io.core.short = if short { key } else { Key::NONE };
+        // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
+        let (mut receiver, settings) = self.io.core.take_receiver(index);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
         let mut used = 0;
         let next = loop {
             match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
-                Ok((took, Some(ws::Event::Message(message)))) => {
-                    used += took;
-                    if timed {
-                        cx.io.core.message_passed(index);
-                    }
-                    handler.message(&mut cx, message);
-                }
                 Ok((took, None)) => {
                     used += took;
                     break Next::More;
                 }
                 Ok((took, Some(event))) => {
                     used += took;
-                    rare_event(&mut **handler, &mut cx, index, event);
+                    deliver(&mut **handler, &mut cx, index, event);
                 }
                 Err(error) => {
                     used = input.len();
@@ -515,15 +622,14 @@ impl<D> Context<D> {
                     break Next::More;
                 }
             }
-            if cx.io.core.interrupted {
-                cx.io.core.interrupted = false;
+            if std::mem::take(&mut cx.io.core.interrupted) {
                 let link = cx.io.core.link(index);
                 let closing =
                     matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
                 if link.state != State::Open || closing {
                     break Next::Again;
                 }
-                if link.flags.paused {
+                if link.flags.contains(Flags::PAUSED) {
                     break Next::Stop;
                 }
             }
@@ -536,9 +642,7 @@ impl<D> Context<D> {
             }
         };
         self.running = NO_CONN;
-        if let Role::WebSocket(websocket) = &mut self.io.core.link(index).role {
-            websocket.receiver = receiver;
-        }
+        self.io.core.put_receiver(index, receiver);
         (used, next)
     }
 
@@ -546,10 +650,7 @@ impl<D> Context<D> {
     #[cold]
     fn await_close(&mut self, index: u32, input: &mut [u8]) -> (usize, Next) {
         let core = &mut self.io.core;
-        let limits = core.limits(index);
-        let Role::WebSocket(websocket) = &mut core.link(index).role else { return (input.len(), Next::More) };
-        let mut receiver = std::mem::replace(&mut websocket.receiver, ws::Receiver::new(ws::Side::Server));
-        let settings = websocket.settings(&limits);
+        let (mut receiver, settings) = core.take_receiver(index);
         let mut used = 0;
         let next = loop {
             match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
@@ -572,9 +673,7 @@ impl<D> Context<D> {
                 }
             }
         };
-        if let Role::WebSocket(websocket) = &mut core.link(index).role {
-            websocket.receiver = receiver;
-        }
+        core.put_receiver(index, receiver);
         (used, next)
     }
 
@@ -594,7 +693,7 @@ impl<D> Context<D> {
     fn input_ended(&mut self, index: u32, data: &mut D) {
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.flags.write_failed {
+        if link.flags.contains(Flags::WRITE_FAILED) {
             return core.end(index, CloseReason::PeerEnded);
         }
         if link.state == State::Lingering {
@@ -609,7 +708,7 @@ impl<D> Context<D> {
             Role::Http(_) => self.http_input_ended(index),
             Role::Raw => {
                 let conn = link.conn;
-                if link.flags.finished && link.queued() == 0 {
+                if link.flags.contains(Flags::FINISHED) && link.queued() == 0 {
                     return core.end(index, CloseReason::PeerEnded);
                 }
                 core.make_current(index);
@@ -687,14 +786,14 @@ impl<D> Context<D> {
         if let Some(remote) = &self.io.remote {
             remote.0.lowered();
         }
-        self.io.remote_due = true;
+        self.io.look_for_posts();
     }
 
     fn serve_descriptor(&mut self, index: u32, ready: Ready, data: &mut D) {
         let link = self.io.core.link(index);
         let conn = link.conn;
         let Role::Descriptor(interest) = &mut link.role else { return };
-        let read = ready.is_readable() && interest.is_readable() && !link.flags.paused;
+        let read = ready.is_readable() && interest.is_readable() && !link.flags.contains(Flags::PAUSED);
         let write = ready.is_writable() && interest.is_writable();
         *interest = interest.without(if write { Interest::WRITE } else { Interest::NONE });
         link.sent += u64::from(write);
@@ -702,7 +801,7 @@ impl<D> Context<D> {
             self.lend(index, conn, data, |handler, cx, fd| handler.writable(cx, fd));
         }
         let link = self.io.core.link(index);
-        if read && link.state == State::Open && !link.flags.paused {
+        if read && link.state == State::Open && !link.flags.contains(Flags::PAUSED) {
             link.received += 1;
             self.lend(index, conn, data, |handler, cx, fd| handler.readable(cx, fd));
         }
@@ -809,7 +908,7 @@ impl<D> Context<D> {
     /// Does what the call has left to do: writes, tells handlers, ends what has ended.
     #[inline]
     fn settle(&mut self, data: &mut D) {
-        if self.io.core.work || self.io.is_busy() {
+        if self.io.core.work {
             self.settle_slowly(data, &mut Budget::new());
         }
     }
@@ -834,9 +933,7 @@ impl<D> Context<D> {
                 break;
             }
         }
-        if !self.io.core.has_work() {
-            self.io.core.work = false;
-        }
+        self.io.core.work = self.io.core.has_work() || self.io.is_busy();
     }
 
     /// The same without a bound, for the end of all.
@@ -920,6 +1017,7 @@ impl<D> Context<D> {
     // What is due.
 
     fn run_due(&mut self, data: &mut D) {
+        self.recover();
         let mut budget = Budget::new();
         self.io.remote_due |= self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
         self.install(data);
@@ -940,7 +1038,7 @@ impl<D> Context<D> {
                 break;
             }
             if let Some(link) = self.io.core.links.get_mut(key) {
-                link.flags.to_resume = false;
+                link.flags.remove(Flags::TO_RESUME);
                 budget.delivered(self.resume(key.index, data));
             }
         }
@@ -976,10 +1074,10 @@ impl<D> Context<D> {
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
                 if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
-                    core.link(link).flags.refused = false;
+                    core.link(link).flags.remove(Flags::REFUSED);
                     core.mark(link);
                 }
-                self.io.remote_due = true;
+                self.io.look_for_posts();
             }
         }
     }
@@ -1103,11 +1201,13 @@ pub(crate) enum Next {
     Later,
 }
 
-/// The events of a WebSocket besides its messages.
-#[cold]
-fn rare_event<D>(handler: &mut dyn ws::Handler<D>, cx: &mut Cx<'_, D>, index: u32, event: ws::Event<'_>) {
+/// Tells a WebSocket's handler of an event, and does what the protocol asks for besides.
+fn deliver<D>(handler: &mut dyn ws::Handler<D>, cx: &mut Cx<'_, D>, index: u32, event: ws::Event<'_>) {
     match event {
-        ws::Event::Message(message) => handler.message(cx, message),
+        ws::Event::Message(message) => {
+            cx.io.core.message_passed(index);
+            handler.message(cx, message);
+        }
         ws::Event::Piece(piece) => {
             cx.io.core.message_passed(index);
             handler.piece(cx, piece);

@@ -1,7 +1,7 @@
 //! Requests and their handlers: where HTTP on a link meets the protocols of its site.
 
 use crate::context::{ConnId, Context, Next, protocol_at};
-use crate::engine::link::State;
+use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
 use crate::http::{Fields, Request, Response, StatusCode};
@@ -318,7 +318,7 @@ impl<D> Context<D> {
 
     fn read_content(&mut self, index: u32, input: &[u8], budget: &mut u32, data: &mut D) -> (usize, Next) {
         let link = self.io.core.link(index);
-        if link.flags.paused {
+        if link.flags.contains(Flags::PAUSED) {
             return (0, Next::Stop);
         }
         let conn = link.conn;
@@ -351,7 +351,7 @@ impl<D> Context<D> {
             if link.state != State::Open {
                 break Next::Again;
             }
-            if link.flags.paused {
+            if link.flags.contains(Flags::PAUSED) {
                 break Next::Stop;
             }
             if *budget == 0 {
@@ -379,7 +379,7 @@ impl<D> Context<D> {
     fn content_complete(&mut self, index: u32, conn: u32, trailers: &Fields, data: &mut D) {
         let core = &mut self.io.core;
         core.cancel_phase(index);
-        core.link(index).flags.timed = false;
+        core.link(index).flags.remove(Flags::TIMED);
         if let Some(server) = core.server(index) {
             server.received = true;
         }

@@ -116,6 +116,7 @@ pub enum Scope {
 }
 
 /// What a descriptor is watched for. Hang-up and errors are always reported, whatever the interest.
+// The bits are those of poll(2).
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Interest(u8);
 
@@ -125,9 +126,9 @@ impl Interest {
     /// Readable (`POLLIN`, `EPOLLIN`).
     pub const READ: Self = Self(1);
     /// Writable (`POLLOUT`, `EPOLLOUT`).
-    pub const WRITE: Self = Self(2);
+    pub const WRITE: Self = Self(4);
     /// Readable and writable.
-    pub const BOTH: Self = Self(3);
+    pub const BOTH: Self = Self(5);
 
     /// Whether readability is watched.
     pub const fn is_readable(self) -> bool {
@@ -136,7 +137,7 @@ impl Interest {
 
     /// Whether writability is watched.
     pub const fn is_writable(self) -> bool {
-        self.0 & 2 != 0
+        self.0 & 4 != 0
     }
 
     /// Whether nothing is watched.
@@ -172,7 +173,7 @@ impl Interest {
 
     /// The interest as the bits of `poll(2)`: `POLLIN` (1) and `POLLOUT` (4).
     pub const fn poll_events(self) -> i16 {
-        (self.0 & 1) as i16 | ((self.0 & 2) << 1) as i16
+        self.0 as i16
     }
 }
 
@@ -181,13 +182,14 @@ impl fmt::Debug for Interest {
         f.write_str(match self.0 {
             0 => "NONE",
             1 => "READ",
-            2 => "WRITE",
+            4 => "WRITE",
             _ => "BOTH",
         })
     }
 }
 
 /// What a loop reports of a descriptor.
+// The bits are those of poll(2).
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Ready(u8);
 
@@ -197,9 +199,9 @@ impl Ready {
     /// Readable (`POLLIN`).
     pub const READ: Self = Self(1);
     /// Writable (`POLLOUT`).
-    pub const WRITE: Self = Self(2);
+    pub const WRITE: Self = Self(4);
     /// The peer hung up (`POLLHUP`).
-    pub const HANG_UP: Self = Self(4);
+    pub const HANG_UP: Self = Self(0x10);
     /// An error waits (`POLLERR`), or the loop reports one in its own way (`POLLNVAL`, libuv's `status < 0`).
     pub const ERROR: Self = Self(8);
 
@@ -221,27 +223,25 @@ impl Ready {
 
     /// Whether reading is worth a try: readable, hung up or failed. The system call tells the truth.
     pub const fn is_readable(self) -> bool {
-        self.0 & (1 | 4 | 8) != 0
+        self.0 & (1 | 8 | 0x10) != 0
     }
 
     /// Whether writing is worth a try: writable, hung up or failed.
     pub const fn is_writable(self) -> bool {
-        self.0 & (2 | 4 | 8) != 0
+        self.0 & (4 | 8 | 0x10) != 0
     }
 
     /// From the bits of `poll(2)`: `POLLIN`, `POLLOUT`, `POLLERR`, `POLLHUP`, `POLLNVAL`; others are left out.
     pub const fn from_poll_revents(revents: i16) -> Self {
-        let bits = revents as u16;
-        let invalid = if bits & 0x20 != 0 { 8 } else { 0 };
         // POLLIN 0x1, POLLPRI 0x2, POLLOUT 0x4, POLLERR 0x8, POLLHUP 0x10, POLLNVAL 0x20 on every system that has poll(2).
-        Self(((bits & 0x1) | ((bits & 0x4) >> 1) | ((bits & 0x10) >> 2) | (bits & 0x8)) as u8 | invalid)
+        Self((revents & 0x1d | (revents & 0x20) >> 2) as u8)
     }
 }
 
 impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names = f.debug_set();
-        for (flag, name) in [(1, "READ"), (2, "WRITE"), (4, "HANG_UP"), (8, "ERROR")] {
+        for (flag, name) in [(1, "READ"), (4, "WRITE"), (0x10, "HANG_UP"), (8, "ERROR")] {
             if self.0 & flag != 0 {
                 names.entry(&format_args!("{name}"));
             }

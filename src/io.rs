@@ -3,7 +3,7 @@
 use crate::conn::Conn;
 use crate::context::{Acceptor, ConnId};
 use crate::engine::Core;
-use crate::engine::link::Link;
+use crate::engine::link::{Flags, Link};
 use crate::engine::store::{Key, Store};
 use crate::engine::timers::{Tick, Timer, TimerId};
 use crate::engine::{ProtocolFacts, SiteFacts};
@@ -179,8 +179,19 @@ impl<D> Io<D> {
         }
     }
 
+    /// Has something put in its place by the next service call, or within this one.
+    pub(crate) fn put(&mut self, fresh: Fresh<D>) {
+        self.fresh.push_back(fresh);
+        self.core.work = true;
+    }
+
+    /// Posts from other threads may wait.
+    pub(crate) fn look_for_posts(&mut self) {
+        self.remote_due = true;
+        self.core.work = true;
+    }
+
     /// Whether something waits for a service call that the engine does not know of.
-    #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         !self.fresh.is_empty() || self.remote_due
     }
@@ -271,7 +282,7 @@ impl<D> Io<D> {
         if !self.core.decide(id.0) {
             return Err(Gone);
         }
-        self.fresh.push_back(Fresh::Decision(id.0, decision));
+        self.put(Fresh::Decision(id.0, decision));
         Ok(())
     }
 
@@ -312,7 +323,7 @@ impl<D> Io<D> {
         if let Some(facts) = self.core.sites.get_mut(key) {
             facts.protocols = keys;
         }
-        self.fresh.push_back(Fresh::Site(key, protocols));
+        self.put(Fresh::Site(key, protocols));
         SiteId(key)
     }
 
@@ -357,7 +368,7 @@ impl<D> Io<D> {
         accept: impl FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>> + 'static,
     ) -> Result<ListenerId, ListenError> {
         let listener = self.open_listener(listen, None, Rc::new(limits))?;
-        self.fresh.push_back(Fresh::Acceptor(listener.0, Box::new(accept)));
+        self.put(Fresh::Acceptor(listener.0, Box::new(accept)));
         Ok(listener)
     }
 
@@ -421,7 +432,7 @@ impl<D> Io<D> {
         let link = Link::new(descriptor, Role::Descriptor(interest), None, Rc::default());
         let index = self.core.add_link(link);
         let conn = self.core.add_conn(index);
-        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::Descriptor(handler)));
+        self.put(Fresh::Handler(conn, AnyHandler::Descriptor(handler)));
         Ok(ConnId(conn))
     }
 
@@ -488,7 +499,7 @@ impl<D> Io<D> {
         let role = Role::WebSocket(WebSocket::new(handler.receive()));
         let index = self.core.add_link(Link::new(socket, role, peer.as_ref(), Rc::new(limits)));
         let conn = self.core.add_conn(index);
-        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::WebSocket(handler)));
+        self.put(Fresh::Handler(conn, AnyHandler::WebSocket(handler)));
         self.core.begin_websocket_timers(index);
         self.begin_with(conn, read_already);
         Ok(ConnId(conn))
@@ -521,7 +532,7 @@ impl<D> Io<D> {
     fn keep_for_later(&mut self, index: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.core.keep(index, bytes);
-            self.core.link(index).flags.backlog = true;
+            self.core.link(index).flags.insert(Flags::BACKLOG);
             self.core.link(index).received = bytes.len() as u64;
             self.core.resume_later(index);
         }
@@ -536,7 +547,7 @@ impl<D> Io<D> {
     ) -> Key {
         let index = self.core.add_link(Link::new(socket, Role::Raw, peer, limits));
         let conn = self.core.add_conn(index);
-        self.fresh.push_back(Fresh::Handler(conn, AnyHandler::Raw(handler)));
+        self.put(Fresh::Handler(conn, AnyHandler::Raw(handler)));
         conn
     }
 

@@ -35,6 +35,12 @@ pub(crate) struct SocketOptions {
 }
 
 impl Role {
+    /// Whether it is a connection whose bytes are read and written here.
+    #[inline]
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::WebSocket(_) | Self::Http(_) | Self::Raw)
+    }
+
     /// Whether reading is wanted while nothing else stands in the way.
     pub(crate) fn wants_read(&self) -> bool {
         match self {

@@ -49,7 +49,9 @@ pub(crate) struct Queue {
 }
 
 /// How many pieces one gathered write takes.
-const GATHER: usize = 32;
+const PIECES: usize = 32;
+/// Small output of the link being served is gathered up to here.
+const GATHERED: usize = 64 * 1024;
 /// A segment of our own grows to this size before a new one is begun.
 const SEGMENT: usize = 64 * 1024;
 
@@ -80,7 +82,7 @@ impl Queue {
     }
 
     /// The front of the queue as pieces for a gathered write; the count says how many there are.
-    pub(crate) fn pieces<'q>(&'q self, pieces: &mut [IoSlice<'q>; GATHER]) -> usize {
+    pub(crate) fn pieces<'q>(&'q self, pieces: &mut [IoSlice<'q>; PIECES]) -> usize {
         let mut count = 0;
         for (piece, segment) in pieces.iter_mut().zip(&self.segments) {
             *piece = IoSlice::new(segment.rest());
@@ -114,8 +116,52 @@ impl Queue {
     }
 }
 
-pub(crate) fn no_pieces<'q>() -> [IoSlice<'q>; GATHER] {
-    [IoSlice::new(&[]); GATHER]
+pub(crate) fn no_pieces<'q>() -> [IoSlice<'q>; PIECES] {
+    [IoSlice::new(&[]); PIECES]
+}
+
+/// The small output of the link being served: written once, when its input has been handled.
+pub(crate) struct Gathered {
+    /// Of one length for good, so that adding needs no look at the capacity.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Gathered {
+    /// In the place of one that is being written.
+    pub(crate) const NONE: Self = Self { bytes: Vec::new(), len: 0 };
+
+    pub(crate) fn new() -> Self {
+        Self { bytes: vec![0; GATHERED], len: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Adds `head` and `payload`; false, and nothing is added, if there is no room for both.
+    #[inline]
+    pub(crate) fn push(&mut self, head: &[u8], payload: &[u8]) -> bool {
+        let end = self.len + head.len() + payload.len();
+        let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
+        let (first, second) = room.split_at_mut(head.len());
+        first.copy_from_slice(head);
+        second.copy_from_slice(payload);
+        self.len = end;
+        true
+    }
 }
 
 /// Spare buffers, so that a steady state allocates nothing. Bounded in number and in the size of each.

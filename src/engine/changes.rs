@@ -1,7 +1,7 @@
 //! What the host is told at `prepare`: removes, changes, adds; then what was removed is closed.
 
 use super::Core;
-use super::link::{Link, State};
+use super::link::{Flags, Link, State};
 use crate::handler::CloseReason;
 use crate::host::{Host, Interest, Scope};
 use crate::role::Role;
@@ -66,7 +66,7 @@ impl Core {
             }
         }
         for &index in &changed {
-            if self.link(index).flags.releasing {
+            if self.link(index).flags.contains(Flags::RELEASING) {
                 self.hand_over(index);
             }
             let link = self.link(index);
@@ -78,7 +78,7 @@ impl Core {
         // there is room again.
         for &index in &changed {
             if let Some(link) = self.links.at_mut(index) {
-                link.flags.dirty = false;
+                link.flags.remove(Flags::DIRTY);
                 self.mark(index);
             }
         }
@@ -134,7 +134,7 @@ impl Core {
         log::warn!(target: "lodger::host", "the host refused a descriptor: {error}");
         if let Role::WakeUp = self.link(index).role {
             // Without it other threads are heard late; it is offered again.
-            self.link(index).flags.refused = true;
+            self.link(index).flags.insert(Flags::REFUSED);
             let at = self.now().after(WAKE_AGAIN);
             self.timers.arm(at, super::timers::Timer::Wake);
             return;
@@ -157,7 +157,7 @@ impl Core {
         let Some(mut link) = self.links.remove(key) else { return };
         if let Some(fd) = link.fd.take() {
             self.forget(fd.as_raw_fd(), index);
-            if link.flags.reset {
+            if link.flags.contains(Flags::RESET) {
                 self.net.reset(fd.as_fd());
             }
             self.net.close(fd);
@@ -203,7 +203,7 @@ impl Core {
     fn offer_all(&mut self) {
         let links: Vec<u32> = self.links.iter().map(|(key, _)| key.index).collect();
         for index in links {
-            self.link(index).flags.refused = false;
+            self.link(index).flags.remove(Flags::REFUSED);
             self.mark(index);
         }
     }

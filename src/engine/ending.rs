@@ -1,7 +1,7 @@
 //! Pausing, finishing, closing, releasing, and the end of all.
 
 use super::Core;
-use super::link::{Link, NO_CONN, State};
+use super::link::{Flags, Link, NO_CONN, State};
 use super::store::Key;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
@@ -17,7 +17,7 @@ pub(crate) fn waits_for(link: &Link) -> &'static str {
         (State::Finishing, _) => "its last bytes to be taken",
         (State::Lingering, _) => "the peer's end",
         (State::Open, _) if link.queued() > 0 => "room to write",
-        (State::Open, _) if link.flags.paused => "resume",
+        (State::Open, _) if link.flags.contains(Flags::PAUSED) => "resume",
         (State::Open, Role::Listener(listener)) if listener.paused => "free descriptors",
         (State::Open, Role::Listener(_)) => "connections",
         (State::Open, Role::WakeUp) => "other threads",
@@ -58,14 +58,17 @@ impl Core {
     /// A conn wants to hear of room: at once, if there is some.
     pub(crate) fn room_wanted(&mut self, index: u32) {
         let link = self.link(index);
-        if link.state == State::Open && !link.flags.write_failed {
+        if link.state == State::Open && !link.flags.contains(Flags::WRITE_FAILED) {
             self.offer_room(index);
         }
     }
 
     pub(crate) fn pause(&mut self, index: u32) {
         let link = self.link(index);
-        if link.state != State::Open || link.flags.paused || link.flags.releasing {
+        if link.state != State::Open
+            || link.flags.contains(Flags::PAUSED)
+            || link.flags.contains(Flags::RELEASING)
+        {
             return;
         }
         match &link.role {
@@ -75,8 +78,8 @@ impl Core {
             Role::Http(server) if server.phase != Phase::Exchange => return,
             _ => {}
         }
-        link.flags.paused = true;
-        link.flags.small_reads = true;
+        link.flags.insert(Flags::PAUSED);
+        link.flags.insert(Flags::SMALL_READS);
         self.interrupt(index);
         self.cancel_phase(index);
         self.mark(index);
@@ -84,7 +87,7 @@ impl Core {
 
     pub(crate) fn resume(&mut self, index: u32) {
         let link = self.link(index);
-        if link.flags.releasing || !std::mem::take(&mut link.flags.paused) {
+        if link.flags.contains(Flags::RELEASING) || !link.flags.lower(Flags::PAUSED) {
             return;
         }
         let now = self.now();
@@ -108,8 +111,8 @@ impl Core {
     /// Ends our direction of a raw connection.
     pub(crate) fn finish(&mut self, index: u32) {
         let link = self.link(index);
-        let open = link.state == State::Open && !link.flags.releasing;
-        if open && !std::mem::replace(&mut link.flags.finished, true) {
+        let open = link.state == State::Open && !link.flags.contains(Flags::RELEASING);
+        if open && !link.flags.raise(Flags::FINISHED) {
             self.output_done(index);
             if self.link(index).state == State::Open {
                 self.mark(index);
@@ -121,7 +124,7 @@ impl Core {
     pub(crate) fn close(&mut self, index: u32, code: CloseCode, reason: &str) {
         let link = self.link(index);
         // What is given back is given back as it is.
-        if link.flags.releasing {
+        if link.flags.contains(Flags::RELEASING) {
             return;
         }
         match &mut link.role {
@@ -141,8 +144,8 @@ impl Core {
         let mut phase = std::mem::replace(&mut self.link(index).phase_timer, super::TimerId::NONE);
         self.timers.cancel(&mut phase);
         let link = self.link(index);
-        link.flags.releasing = true;
-        link.flags.paused = true;
+        link.flags.insert(Flags::RELEASING);
+        link.flags.insert(Flags::PAUSED);
         let queue = link.queue.take();
         self.interrupt(index);
         let mut lost = self.drop_queue(queue);
@@ -254,7 +257,7 @@ impl Core {
             if self.link(index).state == State::Ended {
                 continue;
             }
-            if self.link(index).flags.releasing {
+            if self.link(index).flags.contains(Flags::RELEASING) {
                 self.hand_over(index);
                 continue;
             }
@@ -287,7 +290,7 @@ impl Core {
                 path.remove();
             }
             if let Some(fd) = link.fd.take() {
-                if link.flags.reset {
+                if link.flags.contains(Flags::RESET) {
                     self.net.reset(fd.as_fd());
                 }
                 self.net.close(fd);

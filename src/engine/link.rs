@@ -4,10 +4,11 @@ use super::buffer::{Kept, Queue};
 use super::timers::TimerId;
 use crate::host::Interest;
 use crate::limits::Limits;
-use crate::net::Peer;
+use crate::net::{self, Net, Peer};
 use crate::role::Role;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// How far a link has come.
@@ -47,39 +48,66 @@ pub(crate) struct Link {
     pub(crate) flags: Flags,
 }
 
-/// What is true of a link besides its state.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Flags {
-    /// The link stands in the list of changes.
-    pub(crate) dirty: bool,
-    /// It stands in the list of links with output to write.
-    pub(crate) to_flush: bool,
-    /// It stands in the list of links with input to go on with.
-    pub(crate) to_resume: bool,
-    /// The user reads no more for now.
-    pub(crate) paused: bool,
-    /// It was paused once, and is read in smaller pieces since.
-    pub(crate) small_reads: bool,
-    /// `kept` holds input that could be handled without reading more.
-    pub(crate) backlog: bool,
-    /// The peer has ended its half.
-    pub(crate) end_received: bool,
-    /// Writing failed: output is over, input is read to its end.
-    pub(crate) write_failed: bool,
-    /// Our half is to be shut down once the queue is empty.
-    pub(crate) finished: bool,
-    /// Our half was shut down.
-    pub(crate) shut: bool,
-    /// A timer looks at when something was last received.
-    pub(crate) timed: bool,
-    /// The host has refused it, and it is to be offered again later.
-    pub(crate) refused: bool,
-    /// It is counted for its peer's address.
-    pub(crate) counted: bool,
-    /// The descriptor goes back to the application once the host has been told.
-    pub(crate) releasing: bool,
-    /// Closing is to be a reset.
-    pub(crate) reset: bool,
+/// What reading a link gave.
+pub(crate) enum Filled {
+    /// So many bytes stand at the front of the buffer, what was kept first; never none.
+    Bytes(usize),
+    Nothing,
+    End,
+    Failed(io::Error),
+}
+
+bitflags::bitflags! {
+    /// What is true of a link besides its state.
+    #[derive(Clone, Copy, Eq, PartialEq)]
+    pub(crate) struct Flags: u16 {
+        /// The link stands in the list of changes.
+        const DIRTY = 1;
+        /// It stands in the list of links with output to write.
+        const TO_FLUSH = 1 << 1;
+        /// It stands in the list of links with input to go on with.
+        const TO_RESUME = 1 << 2;
+        /// The user reads no more for now.
+        const PAUSED = 1 << 3;
+        /// It was paused once, and is read in smaller pieces since.
+        const SMALL_READS = 1 << 4;
+        /// `kept` holds input that could be handled without reading more.
+        const BACKLOG = 1 << 5;
+        /// The peer has ended its half.
+        const END_RECEIVED = 1 << 6;
+        /// Writing failed: output is over, input is read to its end.
+        const WRITE_FAILED = 1 << 7;
+        /// Our half is to be shut down once the queue is empty.
+        const FINISHED = 1 << 8;
+        /// Our half was shut down.
+        const SHUT = 1 << 9;
+        /// A timer looks at when something was last received.
+        const TIMED = 1 << 10;
+        /// The host has refused it, and it is to be offered again later.
+        const REFUSED = 1 << 11;
+        /// It is counted for its peer's address.
+        const COUNTED = 1 << 12;
+        /// The descriptor goes back to the application once the host has been told.
+        const RELEASING = 1 << 13;
+        /// Closing is to be a reset.
+        const RESET = 1 << 14;
+    }
+}
+
+impl Flags {
+    /// Sets `flag` and says whether it was set before.
+    pub(crate) fn raise(&mut self, flag: Self) -> bool {
+        let before = self.contains(flag);
+        self.insert(flag);
+        before
+    }
+
+    /// Clears `flag` and says whether it was set before.
+    pub(crate) fn lower(&mut self, flag: Self) -> bool {
+        let before = self.contains(flag);
+        self.remove(flag);
+        before
+    }
 }
 
 pub(crate) const NO_CONN: u32 = u32::MAX;
@@ -101,30 +129,86 @@ impl Link {
             peer: peer.map_or(CompactPeer::None, CompactPeer::new),
             state: State::Open,
             told: Interest::NONE,
-            flags: Flags::default(),
+            flags: Flags::empty(),
         }
     }
 
-    /// What the host has to watch: the one place where it is decided.
-    pub(crate) fn wants(&self) -> Interest {
-        let read = match self.state {
-            _ if self.flags.releasing || self.flags.refused => return Interest::NONE,
-            State::Ended => return Interest::NONE,
-            State::Lingering => !self.flags.end_received,
-            State::Open | State::Finishing => {
-                !self.flags.end_received
-                    && !self.flags.paused
-                    && !self.flags.backlog
-                    && self.role.wants_read()
+    /// Reads once.
+    #[inline]
+    pub(crate) fn read(&mut self, net: &Net, buffer: &mut [u8]) -> Filled {
+        let Some(fd) = &self.fd else { return Filled::Nothing };
+        match net.read(fd.as_fd(), buffer) {
+            Ok(0) => {
+                self.flags.insert(Flags::END_RECEIVED);
+                Filled::End
             }
+            Ok(read) => {
+                self.received += read as u64;
+                Filled::Bytes(read)
+            }
+            Err(error) if net::would_block(&error) => Filled::Nothing,
+            Err(error) => Filled::Failed(error),
+        }
+    }
+
+    /// Whether it is an open WebSocket from which a message may come, nothing of which waits.
+    #[inline]
+    pub(crate) fn is_plain_websocket(&self) -> bool {
+        const NOT_PLAIN: Flags = Flags::PAUSED
+            .union(Flags::BACKLOG)
+            .union(Flags::SMALL_READS)
+            .union(Flags::END_RECEIVED)
+            .union(Flags::RELEASING);
+        let plain = self.state == State::Open && !self.flags.intersects(NOT_PLAIN) && self.kept.is_none();
+        plain && matches!(&self.role, Role::WebSocket(websocket) if websocket.closing.may_send())
+    }
+
+    /// What the host has to watch: the one place where it is decided.
+    #[inline]
+    pub(crate) fn wants(&self) -> Interest {
+        const NOTHING: Flags = Flags::RELEASING.union(Flags::REFUSED);
+        const NO_INPUT: Flags = Flags::END_RECEIVED.union(Flags::PAUSED).union(Flags::BACKLOG);
+        if self.flags.intersects(NOTHING) {
+            return Interest::NONE;
+        }
+        let read = match self.state {
+            State::Ended => return Interest::NONE,
+            State::Lingering => !self.flags.contains(Flags::END_RECEIVED),
+            State::Open | State::Finishing => !self.flags.intersects(NO_INPUT) && self.role.wants_read(),
         };
-        let write = !self.flags.write_failed && (self.queued() > 0 || self.role.wants_write());
+        let write =
+            !self.flags.contains(Flags::WRITE_FAILED) && (self.queued() > 0 || self.role.wants_write());
         match (read, write) {
             (true, true) => Interest::BOTH,
             (true, false) => Interest::READ,
             (false, true) => Interest::WRITE,
             (false, false) => Interest::NONE,
         }
+    }
+
+    /// Whether the host has to be told something of it, or it has to be let go, and does not stand in the list for that.
+    #[inline]
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.flags.contains(Flags::DIRTY)
+            && (self.wants() != self.told
+                || self.state == State::Ended
+                || self.flags.contains(Flags::RELEASING))
+    }
+
+    /// Whether it is a connection that is only read, as the host knows, and nothing of it waits.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        const WAITING: Flags = Flags::RELEASING
+            .union(Flags::REFUSED)
+            .union(Flags::END_RECEIVED)
+            .union(Flags::PAUSED)
+            .union(Flags::BACKLOG)
+            .union(Flags::FINISHED);
+        self.state == State::Open
+            && !self.flags.intersects(WAITING)
+            && self.queue.is_none()
+            && self.told == Interest::READ
+            && self.role.is_stream()
     }
 
     pub(crate) fn is_registered(&self) -> bool {
@@ -136,8 +220,10 @@ impl Link {
     }
 
     /// Whether nothing more can be sent.
+    #[inline]
     pub(crate) fn output_over(&self) -> bool {
-        self.flags.finished || self.flags.write_failed || self.flags.releasing || self.state != State::Open
+        const OVER: Flags = Flags::FINISHED.union(Flags::WRITE_FAILED).union(Flags::RELEASING);
+        self.flags.intersects(OVER) || self.state != State::Open
     }
 
     /// Whether it only waits for its last bytes to go out, or for the peer to follow.

@@ -16,10 +16,11 @@ use crate::limits::Limits;
 use crate::net::{self, Net, Peer};
 use crate::role::Role;
 use crate::site::Policy;
-use buffer::{Kept, Pool};
+use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
 pub(crate) use ending::waits_for;
-use link::{Link, NO_CONN, State};
+pub(crate) use link::Filled;
+use link::{Flags, Link, NO_CONN, State};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -41,10 +42,8 @@ const MESSAGES_PER_CALL: u32 = 16 * 1024;
 const LINKS_PER_CALL: u32 = 256;
 /// How much one call writes for links other than the one it was made for.
 const BYTES_PER_CALL: usize = 4 * 1024 * 1024;
-/// Small output of the link being served is gathered up to here.
-const GATHER: usize = 64 * 1024;
 /// From this size on a payload is written straight from where it lies.
-const DIRECT: usize = 16 * 1024;
+pub(crate) const DIRECT: usize = 16 * 1024;
 /// How long accepting waits for descriptors to come free before it tries again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
@@ -97,15 +96,6 @@ impl Budget {
     }
 }
 
-/// What reading a link gave.
-pub(crate) enum Filled {
-    /// So many bytes stand at the front of the buffer, what was kept first.
-    Bytes(usize),
-    Nothing,
-    End,
-    Failed(io::Error),
-}
-
 pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) env: Box<dyn Env>,
@@ -124,7 +114,7 @@ pub(crate) struct Core {
     pub(crate) changes: Vec<u32>,
     /// The link whose output is gathered in `out`.
     pub(crate) current: u32,
-    pub(crate) out: Vec<u8>,
+    pub(crate) out: Gathered,
     /// Something happened to the link being served that its frame loop has to look at.
     pub(crate) interrupted: bool,
     /// The conn whose messages may take the short way out: a WebSocket of the link being served, open, without a backlog, and
@@ -172,7 +162,7 @@ impl Core {
             fds: Vec::new(),
             changes: Vec::new(),
             current: NOBODY,
-            out: Vec::new(),
+            out: Gathered::new(),
             interrupted: false,
             short: Key::NONE,
             handling: false,
@@ -217,7 +207,16 @@ impl Core {
     }
 
     /// When the context needs to run, given that `busy` says whether the context itself has work.
+    #[inline]
     pub(crate) fn wait(&mut self, busy: bool) -> Wait {
+        if !busy && !self.work && self.timers.is_empty() {
+            return Wait::FOREVER;
+        }
+        self.wait_for_something(busy)
+    }
+
+    #[inline(never)]
+    fn wait_for_something(&mut self, busy: bool) -> Wait {
         if busy || self.has_work() {
             return Wait::NOW;
         }
@@ -268,10 +267,8 @@ impl Core {
     #[inline]
     pub(crate) fn mark(&mut self, index: u32) {
         let link = self.link(index);
-        if !link.flags.dirty
-            && (link.wants() != link.told || link.state == State::Ended || link.flags.releasing)
-        {
-            link.flags.dirty = true;
+        if link.has_changed() {
+            link.flags.insert(Flags::DIRTY);
             self.changes.push(index);
         }
     }
@@ -367,7 +364,7 @@ impl Core {
 
     /// Ends a link with a reset, what is queued is dropped.
     pub(crate) fn abort(&mut self, index: u32, reason: CloseReason) {
-        self.link(index).flags.reset = true;
+        self.link(index).flags.insert(Flags::RESET);
         self.end(index, reason);
     }
 
@@ -440,7 +437,6 @@ impl Core {
     // Input.
 
     /// Reads a link once, behind what it has kept.
-    #[inline]
     pub(crate) fn fill(&mut self, index: u32, buffer: &mut Vec<u8>) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
         let mut start = 0;
@@ -454,27 +450,29 @@ impl Core {
         }
         // What cannot be used before a response is given is kept: little of it is read.
         let between = matches!(&link.role, Role::Http(server) if !server.is_receiving());
-        let end = if link.flags.small_reads || between { start + SMALL_RECEIVE } else { buffer.len() };
-        let Some(fd) = &link.fd else { return Filled::Nothing };
-        match self.net.read(fd.as_fd(), &mut buffer[start..end]) {
-            Ok(0) => {
-                link.flags.end_received = true;
-                self.keep(index, &buffer[..start]);
-                Filled::End
-            }
-            Ok(read) => {
-                link.received += read as u64;
-                if link.flags.timed {
-                    let now = self.now();
-                    self.link(index).role.set_active(now);
+        let end = if link.flags.contains(Flags::SMALL_READS) || between {
+            start + SMALL_RECEIVE
+        } else {
+            buffer.len()
+        };
+        match link.read(&self.net, &mut buffer[start..end]) {
+            Filled::Bytes(read) => {
+                if link.flags.contains(Flags::TIMED) {
+                    self.set_active(index);
                 }
                 Filled::Bytes(start + read)
             }
-            Err(error) => {
+            nothing => {
                 self.keep(index, &buffer[..start]);
-                if net::would_block(&error) { Filled::Nothing } else { Filled::Failed(error) }
+                nothing
             }
         }
+    }
+
+    /// Notes that something was received on a link whose timers look at that.
+    pub(crate) fn set_active(&mut self, index: u32) {
+        let now = self.now();
+        self.link(index).role.set_active(now);
     }
 
     /// Keeps input for later.
@@ -490,8 +488,10 @@ impl Core {
     /// A link has kept what it could not use. If nothing more can be sent on it, and the rest waits for that, it is over.
     pub(crate) fn input_kept(&mut self, index: u32) {
         let link = self.link(index);
-        let stuck = link.flags.backlog && !link.flags.to_resume && !link.flags.paused;
-        if link.state == State::Open && link.flags.write_failed && stuck {
+        let stuck = link.flags.contains(Flags::BACKLOG)
+            && !link.flags.contains(Flags::TO_RESUME)
+            && !link.flags.contains(Flags::PAUSED);
+        if link.state == State::Open && link.flags.contains(Flags::WRITE_FAILED) && stuck {
             self.end(index, CloseReason::PeerEnded);
         }
         self.mark(index);
@@ -501,8 +501,8 @@ impl Core {
     pub(crate) fn resume_later(&mut self, index: u32) {
         let Some(key) = self.links.key_at(index) else { return };
         let link = self.link(index);
-        if !link.flags.to_resume {
-            link.flags.to_resume = true;
+        if !link.flags.contains(Flags::TO_RESUME) {
+            link.flags.insert(Flags::TO_RESUME);
             self.to_resume.push_back(key);
             self.work = true;
         }
@@ -515,12 +515,7 @@ impl Core {
     pub(crate) fn push(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {
         if index == self.current {
             let link = self.links.at_mut(index).expect("the link being served is there");
-            if link.queue.is_none()
-                && payload.len() < DIRECT
-                && self.out.len() + head.len() + payload.len() < GATHER
-            {
-                self.out.extend_from_slice(head);
-                self.out.extend_from_slice(payload);
+            if link.queue.is_none() && payload.len() < DIRECT && self.out.push(head, payload) {
                 return Flow::Ready;
             }
         }
@@ -528,24 +523,26 @@ impl Core {
     }
 
     fn push_slowly(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {
-        let gathered = if index == self.current { std::mem::take(&mut self.out) } else { Vec::new() };
+        // Out of its place while it is written.
+        let mut gathered = std::mem::replace(&mut self.out, Gathered::NONE);
+        let before = if index == self.current { gathered.bytes() } else { &[] };
         let idle = self.link(index).queue.is_none();
-        if idle && (payload.len() >= DIRECT || !gathered.is_empty()) {
-            self.write_now(index, [&gathered, head, payload]);
+        if idle && (payload.len() >= DIRECT || !before.is_empty()) {
+            self.write_now(index, [before, head, payload]);
         } else {
-            self.enqueue(index, [&gathered, head, payload]);
+            self.enqueue(index, [before, head, payload]);
             // A queue that was there waits for its turn already, or for the socket.
             if idle {
                 self.flush_later(index);
             }
         }
         if index == self.current {
-            self.out = gathered;
-            self.out.clear();
+            gathered.clear();
             if self.link(index).queue.is_some() {
                 self.short = Key::NONE;
             }
         }
+        self.out = gathered;
         self.flow(index)
     }
 
@@ -583,8 +580,8 @@ impl Core {
     pub(crate) fn flush_later(&mut self, index: u32) {
         let Some(key) = self.links.key_at(index) else { return };
         let link = self.link(index);
-        if !link.flags.to_flush {
-            link.flags.to_flush = true;
+        if !link.flags.contains(Flags::TO_FLUSH) {
+            link.flags.insert(Flags::TO_FLUSH);
             self.to_flush.push_back(key);
             self.work = true;
         }
@@ -594,17 +591,20 @@ impl Core {
     fn write_now(&mut self, index: u32, parts: [&[u8]; 3]) {
         let link = self.links.at_mut(index).expect("the caller found it");
         let Some(fd) = &link.fd else { return };
-        let result = match parts {
-            [only, [], []] => self.net.write(fd.as_fd(), only),
-            _ => self.net.write_vectored(fd.as_fd(), &parts.map(IoSlice::new)),
-        };
+        let result = self.net.write_vectored(fd.as_fd(), &parts.map(IoSlice::new));
+        self.wrote(index, result, parts);
+    }
+
+    /// Notes what came of writing `parts`.
+    fn wrote(&mut self, index: u32, result: io::Result<usize>, parts: [&[u8]; 3]) {
+        let offered = parts.iter().map(|part| part.len()).sum();
         let mut written = match result {
             Ok(written) => written,
             Err(error) if net::would_block(&error) => 0,
-            Err(error) => return self.write_failed(index, error, parts.iter().map(|part| part.len()).sum()),
+            Err(error) => return self.write_failed(index, error, offered),
         };
-        link.sent += written as u64;
-        if written < parts.iter().map(|part| part.len()).sum() {
+        self.link(index).sent += written as u64;
+        if written < offered {
             let rest = parts.map(|part| {
                 let skip = written.min(part.len());
                 written -= skip;
@@ -618,11 +618,14 @@ impl Core {
     /// Writing failed: output is over. Input goes on to its end, since what the peer said before it left is worth hearing.
     fn write_failed(&mut self, index: u32, error: io::Error, lost: usize) {
         let link = self.link(index);
-        link.flags.write_failed = true;
+        link.flags.insert(Flags::WRITE_FAILED);
         let queue = link.queue.take();
         // Input that only waits for its turn is still heard.
-        let stuck = link.flags.backlog && !link.flags.to_resume;
-        let nothing_more = link.flags.end_received || link.flags.paused || stuck || link.state != State::Open;
+        let stuck = link.flags.contains(Flags::BACKLOG) && !link.flags.contains(Flags::TO_RESUME);
+        let nothing_more = link.flags.contains(Flags::END_RECEIVED)
+            || link.flags.contains(Flags::PAUSED)
+            || stuck
+            || link.state != State::Open;
         let conn = link.conn;
         let lost = lost + self.drop_queue(queue);
         if let Some(conn) = self.conns.at_mut(conn) {
@@ -726,7 +729,7 @@ impl Core {
             State::Finishing => {
                 self.net.shutdown_write(fd.as_fd());
                 link.state = State::Lingering;
-                if link.flags.end_received {
+                if link.flags.contains(Flags::END_RECEIVED) {
                     self.end(index, CloseReason::Closed);
                 } else {
                     let limit = link.limits.closing;
@@ -734,11 +737,11 @@ impl Core {
                     self.mark(index);
                 }
             }
-            State::Open if link.flags.finished => {
-                if !std::mem::replace(&mut link.flags.shut, true) {
+            State::Open if link.flags.contains(Flags::FINISHED) => {
+                if !link.flags.raise(Flags::SHUT) {
                     self.net.shutdown_write(fd.as_fd());
                 }
-                if link.flags.end_received {
+                if link.flags.contains(Flags::END_RECEIVED) {
                     self.end(index, CloseReason::PeerEnded);
                 }
             }
@@ -759,13 +762,13 @@ impl Core {
         let link = self.link(index);
         if matches!(link.state, State::Open) {
             link.state = State::Finishing;
-            link.flags.paused = false;
-            link.flags.backlog = false;
+            link.flags.remove(Flags::PAUSED);
+            link.flags.remove(Flags::BACKLOG);
             link.kept = None;
             let limit = link.limits.closing;
             self.interrupt(index);
             self.arm_phase(index, limit);
-            if self.link(index).flags.write_failed {
+            if self.link(index).flags.contains(Flags::WRITE_FAILED) {
                 return self.end(index, CloseReason::Closed);
             }
             self.output_done(index);
@@ -776,23 +779,43 @@ impl Core {
     }
 
     /// Writes what was gathered for the link being served, which is served no more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release_current(&mut self) {
         let index = std::mem::replace(&mut self.current, NOBODY);
         self.short = Key::NONE;
-        if !self.out.is_empty() {
-            let out = std::mem::take(&mut self.out);
-            self.write_now(index, [&out, &[], &[]]);
-            self.out = out;
-            self.out.clear();
-        }
-        if index != NOBODY {
-            let link = self.links.at_mut(index).expect("the link being served is there");
-            if link.state == State::Finishing || link.flags.finished {
-                self.output_done(index);
+        let Some(link) = self.links.at_mut(index) else { return };
+        if let Some(fd) = link.fd.as_ref().filter(|_| !self.out.is_empty()) {
+            match self.net.write(fd.as_fd(), self.out.bytes()) {
+                Ok(written) if written == self.out.len() => {
+                    link.sent += written as u64;
+                    self.out.clear();
+                }
+                result => return self.released_with_rest(index, result),
             }
-            self.mark(index);
         }
+        if !link.is_settled() {
+            self.released_unsettled(index);
+        }
+    }
+
+    #[inline(never)]
+    fn released_unsettled(&mut self, index: u32) {
+        let link = self.link(index);
+        if link.state == State::Finishing || link.flags.contains(Flags::FINISHED) {
+            self.output_done(index);
+        }
+        self.mark(index);
+    }
+
+    /// The same where not all of it could be written.
+    #[cold]
+    fn released_with_rest(&mut self, index: u32, result: io::Result<usize>) {
+        let mut out = std::mem::replace(&mut self.out, Gathered::NONE);
+        self.wrote(index, result, [out.bytes(), &[], &[]]);
+        out.clear();
+        self.out = out;
+        self.output_done(index);
+        self.mark(index);
     }
 
     /// Something happened to a link that its frame loop has to look at, if it is the one being served.
@@ -801,19 +824,6 @@ impl Core {
             self.interrupted = true;
             self.short = Key::NONE;
         }
-    }
-
-    /// Takes the short way out, if the message may.
-    #[inline]
-    pub(crate) fn push_short(&mut self, conn: Key, head: &[u8], payload: &[u8]) -> bool {
-        let short = self.short == conn
-            && payload.len() < DIRECT
-            && self.out.len() + head.len() + payload.len() < GATHER;
-        if short {
-            self.out.extend_from_slice(head);
-            self.out.extend_from_slice(payload);
-        }
-        short
     }
 
     /// Gathers the output of a link from here to `release_current`.
@@ -829,7 +839,7 @@ impl Core {
         while !self.to_flush.is_empty() && budget.take() {
             let Some(key) = self.to_flush.pop_front() else { return };
             if let Some(link) = self.links.get_mut(key) {
-                link.flags.to_flush = false;
+                link.flags.remove(Flags::TO_FLUSH);
                 if link.state != State::Ended {
                     self.flush(key.index, budget);
                 }
@@ -889,7 +899,7 @@ impl Core {
         if self.max_per_address.is_some() {
             let link = self.link(index);
             if let Some(address) = link.peer() {
-                link.flags.counted = true;
+                link.flags.insert(Flags::COUNTED);
                 *self.addresses.entry(address.ip()).or_default() += 1;
             }
         }
@@ -897,7 +907,7 @@ impl Core {
 
     /// A link is gone.
     fn left_address(&mut self, link: &Link) {
-        let Some(address) = link.peer().filter(|_| link.flags.counted) else { return };
+        let Some(address) = link.peer().filter(|_| link.flags.contains(Flags::COUNTED)) else { return };
         if let Some(count) = self.addresses.get_mut(&address.ip()) {
             *count -= 1;
             if *count == 0 {

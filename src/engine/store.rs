@@ -17,8 +17,8 @@ const PAGE: usize = 64;
 struct Page<T> {
     /// Odd while the place is taken, so that a stale key never matches a free place. Beside the slots rather than in them, where
     /// they would cost as much again in padding.
-    generations: Box<[u32]>,
-    slots: Box<[Slot<T>]>,
+    generations: [u32; PAGE],
+    slots: [Slot<T>; PAGE],
 }
 
 enum Slot<T> {
@@ -46,7 +46,8 @@ impl<T> Slot<T> {
 }
 
 pub(crate) struct Store<T> {
-    pages: Vec<Page<T>>,
+    #[expect(clippy::vec_box, reason = "growing moves no page")]
+    pages: Vec<Box<Page<T>>>,
     free: u32,
     len: usize,
 }
@@ -98,39 +99,33 @@ impl<T> Store<T> {
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let page = self.pages.get(key.index as usize / PAGE)?;
-        let slot = page.slots.get(key.index as usize % PAGE)?;
-        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) {
-            slot.value()
-        } else {
-            None
-        }
+        let place = key.index as usize % PAGE;
+        if page.generations[place] == key.generation { page.slots[place].value() } else { None }
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let page = self.pages.get_mut(key.index as usize / PAGE)?;
-        let slot = page.slots.get_mut(key.index as usize % PAGE)?;
-        if page.generations.get(key.index as usize % PAGE) == Some(&key.generation) {
-            slot.value_mut()
-        } else {
-            None
-        }
+        let place = key.index as usize % PAGE;
+        if page.generations[place] == key.generation { page.slots[place].value_mut() } else { None }
     }
 
     /// What lives at `index` now, whichever generation it is.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
         let page = self.pages.get(index as usize / PAGE)?;
-        let value = page.slots.get(index as usize % PAGE)?.value()?;
-        Some((Key { index, generation: *page.generations.get(index as usize % PAGE)? }, value))
+        let place = index as usize % PAGE;
+        let value = page.slots[place].value()?;
+        Some((Key { index, generation: page.generations[place] }, value))
     }
 
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.pages.get_mut(index as usize / PAGE)?.slots.get_mut(index as usize % PAGE)?.value_mut()
+        self.pages.get_mut(index as usize / PAGE)?.slots[index as usize % PAGE].value_mut()
     }
 
     /// The key of what lives at `index` now.
+    #[inline]
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         self.at(index).map(|(key, _)| key)
     }
@@ -151,8 +146,11 @@ impl<T> Store<T> {
     fn grow(&mut self) {
         let first = self.places();
         let last = first + PAGE as u32 - 1;
-        let slot = |index| Slot::Free(if index == last { u32::MAX } else { index + 1 });
-        self.pages.push(Page { generations: Box::new([0; PAGE]), slots: (first..=last).map(slot).collect() });
+        let slots = std::array::from_fn(|place| {
+            let index = first + place as u32;
+            Slot::Free(if index == last { u32::MAX } else { index + 1 })
+        });
+        self.pages.push(Box::new(Page { generations: [0; PAGE], slots }));
         self.free = first;
     }
 }

@@ -96,8 +96,13 @@ impl Timers {
         Self { heap: Vec::new(), armed: 0, entries: Vec::new(), free: u32::MAX, due: VecDeque::new() }
     }
 
-    /// The earliest deadline.
+    /// Whether no timer is armed or due.
     #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty() && self.due.is_empty()
+    }
+
+    /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Tick> {
         if !self.due.is_empty() {
             return Some(Tick::default());

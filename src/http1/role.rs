@@ -3,7 +3,7 @@
 use super::body::Decoder;
 use super::encode::{self, Asked, Delimiting};
 use crate::engine::Core;
-use crate::engine::link::State;
+use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::engine::timers::Tick;
 use crate::error::SendError;
@@ -137,7 +137,7 @@ impl Core {
             let now = self.now();
             let link = self.link(index);
             link.role.set_active(now);
-            link.flags.timed = true;
+            link.flags.insert(Flags::TIMED);
             self.arm_phase(index, stall);
         }
     }
@@ -172,7 +172,7 @@ impl Core {
     /// The same for a link, whether it has a conn or not.
     pub(crate) fn respond_on(&mut self, index: u32, mut response: Response) -> Result<Flow, ResponseError> {
         let date = self.env.date();
-        let end_received = self.link(index).flags.end_received;
+        let end_received = self.link(index).flags.contains(Flags::END_RECEIVED);
         let Some(server) = self.server(index) else { return Ok(Flow::Ready) };
         // A client that waits for 100 may send its content or not: what comes next could be either.
         let unclear = server.owes_continue && !server.content.is_complete();
@@ -358,10 +358,10 @@ impl Core {
     /// Ends an exchange whose both halves are complete, and says whether it did.
     pub(crate) fn exchange_may_end(&mut self, index: u32) -> bool {
         let link = self.link(index);
-        if link.state != State::Open || link.queued() > 0 || link.flags.releasing {
+        if link.state != State::Open || link.queued() > 0 || link.flags.contains(Flags::RELEASING) {
             return false;
         }
-        let (conn, end_received) = (link.conn, link.flags.end_received);
+        let (conn, end_received) = (link.conn, link.flags.contains(Flags::END_RECEIVED));
         let Some(server) = self.server(index) else { return false };
         if server.phase != Phase::Exchange || server.response != Output::Complete {
             return false;
@@ -378,8 +378,8 @@ impl Core {
             let limits = self.limits(index);
             self.arm_phase(index, limits.keep_alive);
             let link = self.link(index);
-            link.flags.backlog = false;
-            link.flags.paused = false;
+            link.flags.remove(Flags::BACKLOG);
+            link.flags.remove(Flags::PAUSED);
             self.mark(index);
         } else {
             self.finish_and_linger(index);

@@ -6,22 +6,54 @@
 /// Masks or unmasks `payload` in place; it is the same operation.
 ///
 /// `key` belongs to the first byte of `payload`. In the middle of a frame, [`rotate`] it first.
-#[inline]
+#[inline(always)]
 pub fn apply(key: [u8; 4], payload: &mut [u8]) {
     let narrow = u32::from_ne_bytes(key);
     let wide = u64::from(narrow) << 32 | u64::from(narrow);
-    // This plain loop compiles to vector code on every target; wider blocks do not all do.
-    let (blocks, rest) = payload.as_chunks_mut::<8>();
-    for block in blocks {
-        *block = (u64::from_ne_bytes(*block) ^ wide).to_ne_bytes();
+    // A loop has to be set up before it is fast: what is short is done in steps, each half as long as the one before.
+    if payload.len() >= 128 {
+        return apply_long(key, wide, payload);
     }
-    let (halves, rest) = rest.as_chunks_mut::<4>();
-    for half in halves {
-        *half = (u32::from_ne_bytes(*half) ^ narrow).to_ne_bytes();
+    let rest = step::<64>(wide, payload);
+    let rest = step::<32>(wide, rest);
+    let rest = step::<16>(wide, rest);
+    let rest = step::<8>(wide, rest);
+    apply_last(key, rest);
+}
+
+/// Masks less than eight bytes.
+#[inline(always)]
+fn apply_last(key: [u8; 4], payload: &mut [u8]) {
+    let (halves, rest) = payload.as_chunks_mut::<4>();
+    if let [half, ..] = halves {
+        *half = (u32::from_ne_bytes(*half) ^ u32::from_ne_bytes(key)).to_ne_bytes();
     }
     for (byte, key) in rest.iter_mut().zip(key) {
         *byte ^= key;
     }
+}
+
+/// Masks the first `N` bytes, if there are so many, and returns the rest.
+#[inline(always)]
+fn step<const N: usize>(wide: u64, payload: &mut [u8]) -> &mut [u8] {
+    if payload.len() < N {
+        return payload;
+    }
+    let (block, rest) = payload.split_at_mut(N);
+    for word in block.as_chunks_mut::<8>().0 {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    rest
+}
+
+/// This plain loop compiles to vector code on every target, which one over wider blocks does not on all.
+#[inline(never)]
+fn apply_long(key: [u8; 4], wide: u64, payload: &mut [u8]) {
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    apply_last(key, rest);
 }
 
 /// Appends `payload` to `out`, masked with `key`.

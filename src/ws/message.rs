@@ -1,7 +1,7 @@
 //! What the codec hands out: messages, pieces of messages, and control frames.
 
-use super::CloseFrame;
 use super::frame::Opcode;
+use super::{CloseFrame, ProtocolError, utf8};
 
 /// The two kinds of messages (RFC 6455, section 5.6).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -44,6 +44,15 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// A message of this kind with this payload, if that is text where it has to be.
+    #[inline(always)]
+    pub(crate) fn new(kind: MessageKind, payload: &'a [u8]) -> Result<Self, ProtocolError> {
+        match kind {
+            MessageKind::Binary => Ok(Self::Binary(payload)),
+            MessageKind::Text => utf8::validate(payload).map(Self::Text),
+        }
+    }
+
     /// Text or binary.
     #[inline]
     #[doc(alias = "lws_frame_is_binary")]

@@ -95,21 +95,19 @@ impl Receiver {
         settings: &Settings,
         spare: &mut Spare,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        if self.message.is_none()
-            && let Some(frame) = CompleteFrame::find(input, self.reads, settings)
-        {
-            let payload = &mut input[frame.start..][..frame.length];
-            if let Some(key) = frame.masking {
-                mask::apply(key, payload);
-            }
-            let message = match frame.kind {
-                MessageKind::Binary => Message::Binary(payload),
-                MessageKind::Text => match utf8::validate(payload) {
-                    Ok(text) => Message::Text(text),
-                    Err(error) => return Err(self.end(error.into())),
-                },
+        let masked = self.reads == Reads::Masked;
+        let found = if masked {
+            self.short_limit::<true>(settings).and_then(|limit| ShortFrame::find::<true>(input, limit))
+        } else {
+            self.short_limit::<false>(settings).and_then(|limit| ShortFrame::find::<false>(input, limit))
+        };
+        if let Some(frame) = found {
+            let (kind, used) = (frame.kind, frame.end);
+            let payload = if masked { frame.unmask::<true>(input) } else { frame.unmask::<false>(input) };
+            return match Message::new(kind, payload) {
+                Ok(message) => Ok((used, Some(Event::Message(message)))),
+                Err(error) => Err(self.fail(error.into())),
             };
-            return Ok((frame.start + frame.length, Some(Event::Message(message))));
         }
         self.next_otherwise(input, settings, spare)
     }
@@ -118,6 +116,16 @@ impl Receiver {
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.message.is_none()
+    }
+
+    /// How long the next short frame may be; `None` while none is possible, since a message is under way, or is to be handed out in
+    /// pieces, or nothing is read any more.
+    #[inline]
+    pub(crate) fn short_limit<const MASKED: bool>(&self, settings: &Settings) -> Option<usize> {
+        let reads = if MASKED { Reads::Masked } else { Reads::Unmasked };
+        let possible = self.reads == reads && self.message.is_none() && settings.receive == Receive::Whole;
+        let limit = settings.max_message.min(usize::try_from(settings.max_frame).unwrap_or(usize::MAX));
+        possible.then_some(limit)
     }
 
     /// True while a message has begun and not ended, be it between two of its frames or within one.
@@ -147,7 +155,7 @@ impl Receiver {
         spare.put(self.message.take_if(|message| message.complete));
         let mut start = 0;
         let (end, found) = loop {
-            match self.step(&mut input[start..], settings, spare).map_err(|error| self.end(error))? {
+            match self.step(&mut input[start..], settings, spare).map_err(|error| self.fail(error))? {
                 Step::Starved => return Ok((start, None)),
                 Step::Used(used) => start += used,
                 Step::Found(used, found) => break (start + used, found),
@@ -243,7 +251,7 @@ impl Receiver {
 
     /// Nothing will be read any more.
     #[cold]
-    fn end(&mut self, error: ReceiveError) -> ReceiveError {
+    pub(crate) fn fail(&mut self, error: ReceiveError) -> ReceiveError {
         *self = Self { reads: Reads::Nothing, message: None };
         error
     }
@@ -269,53 +277,65 @@ impl Reads {
     }
 }
 
-/// An unfragmented data frame of less than 64 KiB that lies complete at the front of the input: what nearly all frames are.
-struct CompleteFrame {
+/// A message that lies complete at the front of the input, in one frame of less than 64 KiB: what nearly all frames are.
+pub(crate) struct ShortFrame {
     kind: MessageKind,
-    masking: Option<[u8; 4]>,
     start: usize,
-    length: usize,
+    end: usize,
 }
 
-impl CompleteFrame {
+impl ShortFrame {
     /// Decides on a few comparisons. `None` says nothing about what it is instead.
-    #[inline]
-    fn find(input: &[u8], reads: Reads, settings: &Settings) -> Option<Self> {
+    // Always, like the others: what they return stays in registers where they are used.
+    #[inline(always)]
+    fn find<const MASKED: bool>(input: &[u8], limit: usize) -> Option<Self> {
         const TEXT: u8 = FIN | Opcode::Text as u8;
         const BINARY: u8 = FIN | Opcode::Binary as u8;
-        let &[b0, b1, ref rest @ ..] = input else {
-            return None;
-        };
+        let (mask_bit, key) = if MASKED { (MASK, 4) } else { (0, 0) };
+        let &[b0, b1, ..] = input else { return None };
         let kind = match b0 {
             TEXT => MessageKind::Text,
             BINARY => MessageKind::Binary,
             _ => return None,
         };
-        if b1 & MASK != reads as u8 || settings.receive != Receive::Whole {
-            return None;
-        }
-        let (length, rest) = match b1 & !MASK {
+        let (start, length) = match b1 ^ mask_bit {
+            length @ ..=125 => (2 + key, usize::from(length)),
             126 => {
-                let (length, rest) = rest.split_first_chunk()?;
-                (usize::from(u16::from_be_bytes(*length)), rest)
+                let &[_, _, high, low, ..] = input else { return None };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                if length < 126 {
+                    // Not the shortest form.
+                    return None;
+                }
+                (4 + key, length)
             }
-            127 => return None,
-            length => (usize::from(length), rest),
+            // 64 bits of length, or the wrong side's mask bit.
+            _ => return None,
         };
-        let not_minimal = length < 126 && b1 & !MASK == 126;
-        if not_minimal || length > settings.max_message || length as u64 > settings.max_frame {
-            return None;
+        let end = start + length;
+        (end <= input.len() && length <= limit).then_some(Self { kind, start, end })
+    }
+
+    /// Takes one from the front of `input`: its kind, and its payload, unmasked.
+    #[inline(always)]
+    pub(crate) fn take<'a, const MASKED: bool>(
+        input: &mut &'a mut [u8],
+        limit: usize,
+    ) -> Option<(MessageKind, &'a mut [u8])> {
+        let frame = Self::find::<MASKED>(input, limit)?;
+        let (taken, rest) = std::mem::take(input).split_at_mut(frame.end);
+        *input = rest;
+        Some((frame.kind, frame.unmask::<MASKED>(taken)))
+    }
+
+    /// The payload, in the input that it was found in, unmasked in place.
+    #[inline(always)]
+    fn unmask<const MASKED: bool>(self, input: &mut [u8]) -> &mut [u8] {
+        let (header, payload) = input[..self.end].split_at_mut(self.start);
+        if MASKED && let Some(key) = header.last_chunk() {
+            mask::apply(*key, payload);
         }
-        let (masking, rest) = if b1 & MASK != 0 {
-            let (key, rest) = rest.split_first_chunk()?;
-            (Some(*key), rest)
-        } else {
-            (None, rest)
-        };
-        if rest.len() < length {
-            return None;
-        }
-        Some(Self { kind, masking, start: input.len() - rest.len(), length })
+        payload
     }
 }
 

@@ -1,13 +1,15 @@
 //! WebSocket on a link: what is sent, and when the connection closes.
 
+use super::frame::FIN;
 use super::{
     CloseCode, Closing, ClosingAction, ClosingInput, Message, MessageKind, Receive, ReceiveError, Receiver,
     SendPieceError, Sender, Settings, Shared, Side, encode_close, encode_ping, encode_pong, message_header,
 };
-use crate::engine::Core;
-use crate::engine::link::{Link, State};
+use crate::engine::buffer::Gathered;
+use crate::engine::link::{Flags, Link, State};
 use crate::engine::store::Key;
 use crate::engine::timers::Tick;
+use crate::engine::{Core, DIRECT};
 use crate::error::SendError;
 use crate::handler::{By, CloseReason, Flow, Timeout};
 use crate::limits::Limits;
@@ -63,6 +65,7 @@ impl WebSocket {
         }
     }
 
+    #[inline]
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
         let max_frame = limits.frame.unwrap_or(u64::MAX);
         Settings { receive: self.receive, max_message: limits.message, max_frame, ..Settings::default() }
@@ -77,18 +80,30 @@ fn websocket(link: &mut Link) -> Option<&mut WebSocket> {
     }
 }
 
-impl Core {
-    /// Lets the messages of a link's conn take the short way out, if they may.
+impl Link {
+    /// Whether messages of its WebSocket may take the short way out: it is open, and has no backlog.
     #[inline]
-    pub(crate) fn allow_short(&mut self, index: u32, conn: Key) {
-        let link = self.link(index);
-        let plain = link.queue.is_none() && !link.flags.timed && !link.output_over();
-        let Role::WebSocket(websocket) = &link.role else { return };
-        if plain && websocket.closing.may_send() && !websocket.sender.in_message() {
-            self.short = conn;
-        }
+    pub(crate) fn is_short(&self, websocket: &WebSocket) -> bool {
+        self.queue.is_none()
+            && !self.output_over()
+            && websocket.closing.may_send()
+            && !websocket.sender.in_message()
     }
+}
 
+/// Adds a message of the server's to what is gathered, as one frame (RFC 6455, section 5.2), unless it is too large for that.
+#[inline]
+fn gather_short(out: &mut Gathered, message: Message<'_>) -> bool {
+    let payload = message.as_bytes();
+    let first = FIN | message.kind().opcode() as u8;
+    if payload.len() <= 125 {
+        return out.push(&[first, payload.len() as u8], payload);
+    }
+    let [high, low] = (payload.len() as u16).to_be_bytes();
+    payload.len() < DIRECT && out.push(&[first, 126, high, low], payload)
+}
+
+impl Core {
     /// The link of a conn on which a message may begin.
     #[inline]
     fn sendable(&mut self, conn: Key) -> Result<(u32, &mut Link), SendError> {
@@ -107,11 +122,16 @@ impl Core {
 
     #[inline]
     pub(crate) fn send_message(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
-        let payload = message.as_bytes();
-        let header = message_header(message.kind(), payload.len() as u64, None);
-        if self.push_short(conn, header.as_bytes(), payload) {
+        if self.short == conn && gather_short(&mut self.out, message) {
             return Ok(Flow::Ready);
         }
+        self.send_at_length(conn, message)
+    }
+
+    #[inline(never)]
+    fn send_at_length(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
+        let payload = message.as_bytes();
+        let header = message_header(message.kind(), payload.len() as u64, None);
         let (index, link) = self.sendable(conn)?;
         if websocket(link).is_some_and(|websocket| websocket.sender.in_message()) {
             return Err(SendError::InMessage);
@@ -201,6 +221,25 @@ impl Core {
         }
     }
 
+    // Receiving.
+
+    /// Takes the receiver of a link from its place, with what it has to keep to.
+    pub(crate) fn take_receiver(&mut self, index: u32) -> (Receiver, Settings) {
+        let link = self.link(index);
+        let Role::WebSocket(websocket) = &mut link.role else {
+            return (Receiver::new(Side::Server), Settings::default());
+        };
+        let settings = websocket.settings(&link.limits);
+        (std::mem::replace(&mut websocket.receiver, Receiver::new(Side::Server)), settings)
+    }
+
+    /// Puts it back.
+    pub(crate) fn put_receiver(&mut self, index: u32, receiver: Receiver) {
+        if let Some(websocket) = websocket(self.link(index)) {
+            websocket.receiver = receiver;
+        }
+    }
+
     // Closing.
 
     /// The application closes, with a code or without one.
@@ -243,7 +282,7 @@ impl Core {
         let Some(index) = self.live(conn).map(|conn| conn.link) else { return false };
         let Some((_, link)) = self.links.at(index) else { return false };
         let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
-        link.state == State::Open && !closing && !link.flags.releasing
+        link.state == State::Open && !closing && !link.flags.contains(Flags::RELEASING)
     }
 
     /// How far the closing handshake is.
@@ -301,7 +340,7 @@ impl Core {
         }
         let now = self.now();
         let link = self.link(index);
-        link.flags.timed = true;
+        link.flags.insert(Flags::TIMED);
         if let Some(websocket) = websocket(link) {
             let cold = websocket.cold();
             (cold.active, cold.last_message, cold.ping_sent) = (now, now, None);
@@ -312,7 +351,7 @@ impl Core {
     /// A message was received or sent.
     #[inline]
     pub(crate) fn message_passed(&mut self, index: u32) {
-        if self.link(index).flags.timed {
+        if self.link(index).flags.contains(Flags::TIMED) {
             let now = self.now();
             if let Some(websocket) = websocket(self.link(index)) {
                 websocket.cold().last_message = now;
@@ -325,7 +364,7 @@ impl Core {
         let now = self.now();
         let limits = self.limits(index);
         let link = self.link(index);
-        let paused = link.flags.paused;
+        let paused = link.flags.contains(Flags::PAUSED);
         let Some(websocket) = websocket(link) else { return };
         if !websocket.closing.may_send() {
             let _ = websocket.closing.step(ClosingInput::TimedOut);

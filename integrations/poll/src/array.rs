@@ -166,7 +166,9 @@ impl PollArray {
     }
 
     fn wait_millis(&mut self, millis: i32) -> io::Result<usize> {
-        self.close_gaps();
+        if !self.holes.is_empty() {
+            self.close_gaps();
+        }
         self.cursor = 0;
         self.unseen = 0;
         self.unseen = sys::poll(&mut self.entries, millis)?;
@@ -210,6 +212,7 @@ impl PollArray {
     }
 
     /// Moves entries from the end into the holes. The last holes go first, so that what is moved is never one.
+    #[inline(never)]
     fn close_gaps(&mut self) {
         self.holes.sort_unstable();
         while let Some(hole) = self.holes.pop() {
