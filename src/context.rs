@@ -73,6 +73,7 @@ macro_rules! in_any_role {
 
 /// Handlers by the places of their conns.
 pub(crate) struct Handlers<D> {
+    #[expect(clippy::vec_box, reason = "growing moves no page")]
     pages: Vec<Box<[Option<AnyHandler<D>>; PAGE]>>,
 }
 
@@ -191,19 +192,18 @@ impl<D> Context<D> {
     #[doc(alias("lws_service_adjust_timeout", "LWS_CALLBACK_LOCK_POLL"))]
     #[inline]
     pub fn prepare(&mut self, host: &mut dyn Host) -> Wait {
-        let core = &self.io.core;
-        let unsettled = self.running != NO_CONN || core.work || !core.changes.is_empty() || self.self_wake;
-        if unsettled {
-            self.prepare_slowly(host);
-        }
+        let core = &mut self.io.core;
         // The sleep is about to begin: a time that was read up to here is of no use after it.
-        self.io.core.turn_ended();
-        let due = unsettled && self.io.is_due();
-        self.io.core.wait(due)
+        core.turn_ended();
+        let nothing_new = !core.work && core.changes.is_empty() && core.timers.is_empty();
+        if nothing_new && self.running == NO_CONN && !self.self_wake {
+            return Wait::FOREVER;
+        }
+        self.prepare_slowly(host)
     }
 
     #[inline(never)]
-    fn prepare_slowly(&mut self, host: &mut dyn Host) {
+    fn prepare_slowly(&mut self, host: &mut dyn Host) -> Wait {
         self.recover();
         if self.self_wake && self.io.remote.is_none() {
             self.make_wake_up();
@@ -216,6 +216,9 @@ impl<D> Context<D> {
             core.tell(host);
             self.forget_acceptors();
         }
+        self.io.core.turn_ended();
+        let due = self.io.is_due();
+        self.io.core.wait(due)
     }
 
     /// Serves one descriptor, if it is lodger's: then `revents` is zero on return. Otherwise nothing is touched. Any value is
@@ -379,12 +382,15 @@ impl<D> Context<D> {
     #[inline(always)]
     fn serve_messages(&mut self, index: u32, data: &mut D) -> bool {
         let core = &mut self.io.core;
-        let Some(link) = core.links.at_mut(index).filter(|link| link.is_plain_websocket()) else { return false };
+        let Some(link) = core.links.at_mut(index).filter(|link| link.is_plain_websocket()) else {
+            return false;
+        };
         let Role::WebSocket(websocket) = &link.role else { return false };
         let Some(limit) = websocket.receiver.short_limit::<true>(&websocket.settings(&link.limits)) else {
             return false;
         };
-        let (conn, timed, is_short) = (link.conn, link.flags.contains(Flags::TIMED), link.is_short(websocket));
+        let (conn, timed, is_short) =
+            (link.conn, link.flags.contains(Flags::TIMED), link.is_short(websocket));
         if self.buffer.is_empty() {
             self.buffer.resize(RECEIVE, 0);
         }
@@ -407,6 +413,7 @@ impl<D> Context<D> {
             core.short = if is_short { key } else { Key::NONE };
             self.running = conn;
             let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+            let handler = &mut **handler;
             let mut input = &mut self.buffer[..filled];
             // One is left to the way of all input, which knows what to do when there are more.
             while budget > 1

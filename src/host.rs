@@ -385,11 +385,19 @@ impl Wait {
 
     /// The same as the timeout that `poll(2)` and `epoll_wait(2)` take: milliseconds, rounded up so that the loop does not
     /// wake early and spin; -1 is for ever.
+    #[inline]
     pub fn poll_millis(self) -> i32 {
-        match self.duration() {
-            None => -1,
-            Some(wait) => i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+        match self.0 {
+            Until::Forever => -1,
+            Until::Now => 0,
+            Until::Deadline(..) => self.millis_until(),
         }
+    }
+
+    #[inline(never)]
+    fn millis_until(self) -> i32 {
+        let nanos = self.duration().map_or(u128::MAX, |wait| wait.as_nanos());
+        i32::try_from(nanos.div_ceil(1_000_000)).unwrap_or(i32::MAX)
     }
 
     /// The sooner of this and `other`, for a host with timers of its own or with several contexts.

@@ -135,6 +135,7 @@ impl Gathered {
         Self { bytes: vec![0; GATHERED], len: 0 }
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -143,6 +144,7 @@ impl Gathered {
         self.len
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -156,10 +158,10 @@ impl Gathered {
     pub(crate) fn push(&mut self, head: &[u8], payload: &[u8]) -> bool {
         let end = self.len + head.len() + payload.len();
         let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
+        self.len = end;
         let (first, second) = room.split_at_mut(head.len());
         first.copy_from_slice(head);
         second.copy_from_slice(payload);
-        self.len = end;
         true
     }
 }

@@ -207,16 +207,7 @@ impl Core {
     }
 
     /// When the context needs to run, given that `busy` says whether the context itself has work.
-    #[inline]
     pub(crate) fn wait(&mut self, busy: bool) -> Wait {
-        if !busy && !self.work && self.timers.is_empty() {
-            return Wait::FOREVER;
-        }
-        self.wait_for_something(busy)
-    }
-
-    #[inline(never)]
-    fn wait_for_something(&mut self, busy: bool) -> Wait {
         if busy || self.has_work() {
             return Wait::NOW;
         }

@@ -1,6 +1,8 @@
 //! A store whose keys carry a generation, growing page by page so that no insertion copies what is there.
 
 /// The place of an item, and which of the items that lived there it is.
+// Aligned, so that both are compared at once.
+#[repr(align(8))]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Key {
     pub(crate) index: u32,
@@ -46,7 +48,6 @@ impl<T> Slot<T> {
 }
 
 pub(crate) struct Store<T> {
-    #[expect(clippy::vec_box, reason = "growing moves no page")]
     pages: Vec<Box<Page<T>>>,
     free: u32,
     len: usize,

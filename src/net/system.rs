@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-#[inline]
+#[inline(always)]
 pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(net::recv(fd, buffer, net::RecvFlags::empty())?.0)
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(net::send(fd, bytes, net::SendFlags::NOSIGNAL)?)
 }

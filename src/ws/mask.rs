@@ -46,14 +46,12 @@ fn step<const N: usize>(wide: u64, payload: &mut [u8]) -> &mut [u8] {
     rest
 }
 
-/// This plain loop compiles to vector code on every target, which one over wider blocks does not on all.
 #[inline(never)]
-fn apply_long(key: [u8; 4], wide: u64, payload: &mut [u8]) {
-    let (words, rest) = payload.as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+fn apply_long(key: [u8; 4], wide: u64, mut payload: &mut [u8]) {
+    while payload.len() >= 256 {
+        payload = step::<256>(wide, payload);
     }
-    apply_last(key, rest);
+    apply(key, step::<128>(wide, payload));
 }
 
 /// Appends `payload` to `out`, masked with `key`.

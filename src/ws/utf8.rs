@@ -6,9 +6,15 @@
 use super::ProtocolError;
 
 /// Validates a whole text.
-#[inline]
+#[inline(always)]
 pub(crate) fn validate(bytes: &[u8]) -> Result<&str, ProtocolError> {
-    simdutf8::compat::from_utf8(bytes).map_err(|_| ProtocolError::InvalidUtf8)
+    // Vectors pay from 64 bytes on.
+    let text = if bytes.len() < 64 {
+        std::str::from_utf8(bytes).ok()
+    } else {
+        simdutf8::basic::from_utf8(bytes).ok()
+    };
+    text.ok_or(ProtocolError::InvalidUtf8)
 }
 
 /// Validates a text piece by piece.

@@ -13,6 +13,11 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], millis: libc::c_int) -> io::Res
     if let Ok(ready) = usize::try_from(ready) {
         return Ok(ready);
     }
+    poll_failed(entries)
+}
+
+#[cold]
+fn poll_failed(entries: &mut [libc::pollfd]) -> io::Result<usize> {
     let error = io::Error::last_os_error();
     // What the entries hold after a failure differs between systems.
     entries.iter_mut().for_each(|entry| entry.revents = 0);
