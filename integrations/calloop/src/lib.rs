@@ -60,3 +60,22 @@
 mod local;
 
 pub use local::{Local, insert};
+#[cfg(not(test))]
+use lodger_epoll::Single;
+
+// What is behind the descriptor once more, and the battery, with the audit between poller and context.
+#[cfg(test)]
+extern crate self as lodger_calloop;
+#[cfg(test)]
+#[path = "../tests/battery.rs"]
+mod audited_battery;
+#[cfg(test)]
+#[path = "../../epoll/src/poller.rs"]
+#[allow(dead_code, reason = "some of it is for a loop of one's own")]
+mod poller;
+#[cfg(test)]
+#[path = "../../epoll/src/single.rs"]
+#[allow(unreachable_pub, reason = "it is public where it belongs")]
+mod single;
+#[cfg(test)]
+use single::Single;

@@ -1,9 +1,9 @@
 //! The source, and the way to it for the loop's other callbacks.
 
+use crate::Single;
 use calloop::generic::Generic;
 use calloop::{Interest, LoopHandle, Mode, PostAction, RegistrationToken};
 use lodger::{Context, Io};
-use lodger_epoll::Single;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;

@@ -7,7 +7,7 @@ use lodger_epoll::Loop;
 struct OwnLoop;
 
 impl Adapter for OwnLoop {
-    fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+    fn run(mut contexts: Vec<Context<State>>, mut state: State) {
         let mut context = contexts.remove(0);
         let mut own = Loop::new().unwrap();
         while state.survive(|state| own.run_while(&mut context, state, State::goes_on).unwrap()).is_none() {}
@@ -15,7 +15,6 @@ impl Adapter for OwnLoop {
             Ending::Leave => own.leave(&mut context, &mut state),
             Ending::Drop => own.detach(&mut context),
         }
-        state
     }
 }
 

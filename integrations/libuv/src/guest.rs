@@ -50,6 +50,8 @@ pub(crate) struct Inner<D> {
     queue: RefCell<VecDeque<Task<D>>>,
     /// What came meanwhile and ends it.
     ending: Cell<Option<Ending>>,
+    /// What the loop said meanwhile, since a handler runs it.
+    missed: RefCell<Vec<Missed>>,
     keeps_alive: Cell<bool>,
     panics: Rc<Panics>,
     home: Home,
@@ -72,6 +74,12 @@ pub(crate) struct Stay<D> {
     stopped: bool,
 }
 
+/// Its handle stands still until the context is prepared.
+enum Missed {
+    Ready(RawFd),
+    Due,
+}
+
 #[derive(Clone, Copy)]
 enum Ending {
     Detach,
@@ -84,6 +92,7 @@ impl<D: 'static> Guest<D> {
             stay: RefCell::new(None),
             queue: RefCell::default(),
             ending: Cell::new(None),
+            missed: RefCell::default(),
             keeps_alive: Cell::new(true),
             panics,
             home: home.clone(),
@@ -243,6 +252,7 @@ impl<D> Inner<D> {
         stay.used();
         let result = run(&mut stay.data, stay.lodger.context.io());
         self.run_queue(stay);
+        stay.stay_awake();
         result
     }
 
@@ -295,23 +305,26 @@ impl<D> Drop for EndIfAsked<'_, D> {
 }
 
 impl<D: 'static> Inner<D> {
-    /// The boundary to C: nothing unwinds from here.
-    fn called(self: Rc<Self>, run: impl FnOnce(&Self, &mut Stay<D>)) {
+    /// The boundary to C: nothing unwinds from here. False: a handler runs the loop, within which nothing of the guest's is
+    /// served.
+    fn called(self: &Rc<Self>, run: impl FnOnce(&Self, &mut Stay<D>)) -> bool {
+        let Ok(borrowed) = self.stay.try_borrow_mut() else { return false };
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let _at_the_end = EndIfAsked(&self);
-            // Busy here is a loop that is run within itself, which libuv forbids.
-            let Ok(mut borrowed) = self.stay.try_borrow_mut() else { return };
+            let _at_the_end = EndIfAsked(self);
+            let mut borrowed = borrowed;
             if let Some(stay) = borrowed.as_mut() {
-                run(&self, stay);
+                run(self, stay);
                 self.run_queue(stay);
+                stay.stay_awake();
             }
         }));
         if let Err(panic) = result {
             // Its own panic would be the second; the first is what matters.
             let _ = catch_unwind(AssertUnwindSafe(|| self.stop()));
-            self.panics.keep(panic, Rc::downgrade(&self) as Weak<dyn GoOn>);
+            self.panics.keep(panic, Rc::downgrade(self) as Weak<dyn GoOn>);
             self.home.stop_own();
         }
+        true
     }
 
     /// Stands still, after a panic.
@@ -331,29 +344,43 @@ impl<D: 'static> Inner<D> {
 }
 
 impl<D: 'static> Events for Inner<D> {
-    fn ready(self: Rc<Self>, fd: RawFd, ready: Option<Ready>) {
-        self.called(|_, stay| {
+    fn ready(self: Rc<Self>, fd: RawFd, ready: Option<Ready>) -> bool {
+        let served = self.called(|_, stay| {
             stay.used();
             let ready = ready.unwrap_or_else(|| stay.lodger.watchers().failed(fd));
             stay.lodger.service(fd, ready, &mut stay.data);
         });
+        if !served {
+            self.missed.borrow_mut().push(Missed::Ready(fd));
+        }
+        served
     }
 
     fn due(self: Rc<Self>) {
-        self.called(|_, stay| {
+        let served = self.called(|_, stay| {
             stay.used();
             stay.armed = Wait::FOREVER;
             stay.lodger.service_timeouts(&mut stay.data);
         });
+        if !served {
+            self.missed.borrow_mut().push(Missed::Due);
+        }
     }
 
     fn before_sleep(self: Rc<Self>) {
         self.called(|inner, stay| {
             if stay.used {
+                for missed in inner.missed.take() {
+                    stay.missed(&missed);
+                }
                 stay.prepare(inner.keeps_alive.get());
             }
             stay.lodger.about_to_sleep(&inner.home);
         });
+    }
+
+    fn is_busy(&self) -> bool {
+        self.stay.try_borrow_mut().is_err()
     }
 }
 
@@ -363,6 +390,20 @@ impl<D> Stay<D> {
         if !self.used && !self.stopped {
             self.used = true;
             self.awake.set(true);
+        }
+    }
+
+    /// A loop that was run within a handler is kept awake no more.
+    fn stay_awake(&self) {
+        if self.used {
+            self.awake.set(true);
+        }
+    }
+
+    fn missed(&mut self, missed: &Missed) {
+        match *missed {
+            Missed::Ready(fd) => drop(self.lodger.watchers().failed(fd)),
+            Missed::Due => self.armed = Wait::FOREVER,
         }
     }
 

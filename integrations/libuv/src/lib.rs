@@ -48,7 +48,8 @@
 //! one handle, and no system call is made. Other threads come in by [`Remote`](lodger::Remote), whose descriptor is polled like
 //! the others.
 //!
-//! libuv loops must not be run within their own callbacks, so neither in handlers.
+//! libuv loops must not be run within their own callbacks, so neither in handlers. Where that is done all the same, the others
+//! in the loop are served meanwhile, the guest is when its handler has returned, and nothing of it is lost.
 //!
 //! # Building
 //!
@@ -75,3 +76,10 @@ use calls::Lodger;
 pub use guest::{Guest, Local};
 pub use own::Loop;
 pub use sys::uv_loop_t;
+
+// The battery, once more, with the audit between watchers and context.
+#[cfg(test)]
+extern crate self as lodger_libuv;
+#[cfg(test)]
+#[path = "../tests/battery.rs"]
+mod audited_battery;

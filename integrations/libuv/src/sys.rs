@@ -84,12 +84,14 @@ pub(crate) enum Mode {
 
 /// What the handles of a guest report to it. Nothing of it unwinds.
 pub(crate) trait Events {
-    /// A descriptor is ready. `None`: libuv has found an error and has stopped watching it.
-    fn ready(self: Rc<Self>, fd: RawFd, ready: Option<Ready>);
+    /// A descriptor is ready. `None`: libuv has found an error and has stopped watching it. False: not now, stop watching it.
+    fn ready(self: Rc<Self>, fd: RawFd, ready: Option<Ready>) -> bool;
     /// The timer has expired.
     fn due(self: Rc<Self>);
     /// The loop is about to sleep.
     fn before_sleep(self: Rc<Self>);
+    /// Whether the loop is run within a handler, where it may sleep.
+    fn is_busy(&self) -> bool;
 }
 
 impl<D: 'static> Guest<D> {
@@ -320,7 +322,10 @@ unsafe extern "C" fn on_poll(raw: Raw, status: c_int, events: c_int) {
     let Some((guest, fd)) = (unsafe { receiver(raw) }) else { return };
     let readable = if events & READABLE != 0 { Ready::READ } else { Ready::NONE };
     let writable = if events & WRITABLE != 0 { Ready::WRITE } else { Ready::NONE };
-    guest.ready(fd, (status >= 0).then_some(readable.with(writable)));
+    if !guest.ready(fd, (status >= 0).then_some(readable.with(writable))) {
+        // SAFETY: as above; a guest that is busy closes nothing.
+        unsafe { uv_poll_stop(raw) };
+    }
 }
 
 /// Expires once. It does not keep the loop alive.
@@ -411,7 +416,14 @@ impl Awake {
     }
 }
 
-unsafe extern "C" fn on_idle(_: Raw) {}
+unsafe extern "C" fn on_idle(raw: Raw) {
+    // SAFETY: libuv calls back with the handle that was started, which is not closed.
+    unsafe {
+        if receiver(raw).is_some_and(|(guest, _)| guest.is_busy()) {
+            uv_idle_stop(raw);
+        }
+    }
+}
 
 fn loop_layout() -> Layout {
     // SAFETY: it has no conditions.

@@ -2,7 +2,7 @@
 
 use lodger::audit::{Audited, Blame};
 use lodger::{Context, Host, Interest, Ready, Served, Wait};
-use lodger_battery::{Adapter, Ending, Mischief, State};
+use lodger_battery::{Adapter, Ending, Mischief, State, Then};
 use lodger_poll::{Loop, PollArray};
 use std::cell::RefCell;
 use std::io;
@@ -43,7 +43,7 @@ impl Adapter for InArray {
     const SEVERAL: bool = true;
     const FOREIGN: bool = true;
 
-    fn run(contexts: Vec<Context<State>>, mut state: State) -> State {
+    fn run(contexts: Vec<Context<State>>, mut state: State) {
         let array = Array::default();
         let foreign = state.foreign().as_raw_fd();
         array.0.borrow_mut().insert_foreign(foreign, libc::POLLIN).unwrap();
@@ -62,7 +62,13 @@ impl Adapter for InArray {
             array.0.borrow_mut().wait(wait).unwrap();
             while let Some(mut entry) = array.next_ready() {
                 if entry.fd == foreign {
-                    state.foreign_ready(guests[0].0.io());
+                    let (context, host) = &mut guests[0];
+                    match state.foreign_ready(context.io()) {
+                        Then::GoOn => {}
+                        // The next `prepare` adds all of it again.
+                        Then::Move => host.detach(context),
+                        Then::End(ending) => end(guests.remove(0), ending, &mut state),
+                    }
                     continue;
                 }
                 let _ = state.survive(|state| {
@@ -76,17 +82,20 @@ impl Adapter for InArray {
                 let _ = state.survive(|state| host.audit.service_timeouts(context, state));
             }
         }
-        for (mut context, mut host) in guests {
-            match state.ending() {
-                Ending::Leave => host.leave(&mut context, &mut state),
-                Ending::Drop => host.detach(&mut context),
-            }
-            host.finished();
-            state.counts = Some(host.counts());
+        for guest in guests {
+            end(guest, state.ending(), &mut state);
         }
         assert_eq!(array.0.borrow().len(), 1, "the host's own is left, and nothing else");
-        state
     }
+}
+
+fn end<H: Host>((mut context, mut host): (Context<State>, Audited<H>), ending: Ending, state: &mut State) {
+    match ending {
+        Ending::Leave => host.leave(&mut context, state),
+        Ending::Drop => host.detach(&mut context),
+    }
+    host.finished();
+    state.counts = Some(host.counts());
 }
 
 /// An array whose readiness is late, repeated, dropped, and made up.
@@ -96,7 +105,7 @@ impl Adapter for Unruly {
     const FOREIGN: bool = true;
     const HONEST: bool = false;
 
-    fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+    fn run(mut contexts: Vec<Context<State>>, mut state: State) {
         let mut context = contexts.remove(0);
         let mut host = Audited::reporting(Mischief::new(PollArray::new(), &state), |violation| {
             assert_eq!(violation.blame(), Blame::Host, "{violation}");
@@ -114,27 +123,25 @@ impl Adapter for Unruly {
             }
             if found.iter().any(|(fd, _)| *fd == foreign) {
                 found.retain(|(fd, _)| *fd != foreign);
-                state.foreign_ready(context.io());
+                match state.foreign_ready(context.io()) {
+                    Then::GoOn => {}
+                    Then::Move => host.detach(&mut context),
+                    Then::End(_) => unreachable!("it is alone"),
+                }
             }
             for (fd, ready) in host.host.distort(found) {
                 let _ = state.survive(|state| host.audit.service(&mut context, fd, ready, state));
             }
             let _ = state.survive(|state| host.audit.service_timeouts(&mut context, state));
         }
-        match state.ending() {
-            Ending::Leave => host.leave(&mut context, &mut state),
-            Ending::Drop => host.detach(&mut context),
-        }
-        host.finished();
-        state.counts = Some(host.counts());
-        state
+        end((context, host), state.ending(), &mut state);
     }
 }
 
 struct OwnLoop;
 
 impl Adapter for OwnLoop {
-    fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+    fn run(mut contexts: Vec<Context<State>>, mut state: State) {
         let mut context = contexts.remove(0);
         let mut own = Loop::new();
         while state.survive(|state| own.run_while(&mut context, state, State::goes_on).unwrap()).is_none() {}
@@ -142,7 +149,6 @@ impl Adapter for OwnLoop {
             Ending::Leave => own.leave(&mut context, &mut state),
             Ending::Drop => own.detach(&mut context),
         }
-        state
     }
 }
 

@@ -10,7 +10,7 @@
 //! struct OwnLoop;
 //!
 //! impl Adapter for OwnLoop {
-//!     fn run(mut contexts: Vec<Context<State>>, mut state: State) -> State {
+//!     fn run(mut contexts: Vec<Context<State>>, mut state: State) {
 //!         let mut context = contexts.remove(0);
 //!         let mut own = Loop::new();
 //!         // A handler that panics unwinds through the loop, which then runs on.
@@ -19,7 +19,6 @@
 //!             Ending::Leave => own.leave(&mut context, &mut state),
 //!             Ending::Drop => own.detach(&mut context),
 //!         }
-//!         state
 //!     }
 //! }
 //!
@@ -41,10 +40,11 @@ mod state;
 mod town;
 
 pub use mischief::Mischief;
-pub use state::{Ending, State};
+pub use state::{Ending, Outside, State, Then};
 
 use descriptors::Descriptors;
 use lodger::Context;
+use state::Heard;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
@@ -60,15 +60,28 @@ pub trait Adapter {
     const FOREIGN: bool = false;
     /// The loop does not report late, twice, or what is not so: see [`Mischief`].
     const HONEST: bool = true;
+    /// How many turns it takes at the most to serve one descriptor and sleep again.
+    const TURNS: u64 = 1;
+    /// Handlers can end the context that they belong to: see [`State::ends_by`]. Where the context is lent to the loop, or
+    /// to a call of the host's, it is borrowed meanwhile, and what would end it does not compile.
+    const ENDED_BY_HANDLERS: bool = false;
+    /// Handlers can run the loop: see [`State::runs_by`]. Loops that lend themselves exclusively to a run cannot be run within
+    /// it: that does not compile.
+    const RUN_BY_HANDLERS: bool = false;
+
+    /// Whatever the first loop of a process makes for good is made here.
+    fn first_of_all() {}
 
     /// Runs the contexts in one loop until [`State::goes_on`], asked once before each sleep, says no, and then ends as
     /// [`State::ending`] says. There is one context, unless the loop can hold [`SEVERAL`](Self::SEVERAL).
     ///
     /// - Whatever may run a handler goes through [`State::survive`], after which the loop runs on.
     /// - A loop with descriptors of its own watches [`State::foreign`] for readability from the beginning, and calls
-    ///   [`State::foreign_ready`] with the first context whenever it is readable, outside service calls.
+    ///   [`State::foreign_ready`] with the first context whenever it is readable, outside service calls; [`Then`] says what else
+    ///   is to be done before that callback returns, however much of what is ready has not been served yet.
     /// - Each host is under [`lodger::audit::Audited`] where the adapter lets it in.
-    fn run(contexts: Vec<Context<State>>, state: State) -> State;
+    /// - Afterwards the adapter looks at its loop: it is as it was.
+    fn run(contexts: Vec<Context<State>>, state: State);
 }
 
 /// One test for each case, for an [`Adapter`].
@@ -96,6 +109,10 @@ macro_rules! battery {
             leaving_says_goodbye_to_everybody
             dropping_closes_everything
             refused_descriptor_ends_only_its_own_link
+            context_that_a_callback_moves_keeps_its_connections
+            context_that_a_callback_ends_is_gone_and_the_loop_runs_on
+            context_that_a_handler_ends_is_gone_and_the_loop_runs_on
+            loop_that_a_handler_runs_serves_others_and_loses_nothing
         );
     };
     ($adapter:ty: $($case:ident)*) => {
@@ -113,12 +130,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `script`, the peers' part, in a thread of its own, against `contexts` contexts in the adapter's loop. Afterwards
 /// nothing is left of them: no descriptor, for one.
-fn run<A: Adapter>(contexts: usize, script: impl FnOnce(&Town) + Send + 'static) -> State {
+fn run<A: Adapter>(contexts: usize, script: impl FnOnce(&Town) + Send + 'static) -> Heard {
     // One at a time: the tests of a file are run by threads of one process, and each looks at the descriptors of all.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    A::first_of_all();
     let before = Descriptors::open();
     let (town, contexts, state) = Town::found(contexts);
+    let outside = state.outside();
     let (running, ended) = mpsc::channel::<()>();
     let peers = thread::spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| script(&town)));
@@ -133,11 +152,9 @@ fn run<A: Adapter>(contexts: usize, script: impl FnOnce(&Town) + Send + 'static)
     let result = catch_unwind(AssertUnwindSafe(|| A::run(contexts, state)));
     drop(running);
     let peers = peers.join().expect("panics are caught");
-    let mut state = result.unwrap_or_else(|panic| resume_unwind(panic));
-    if let Err(panic) = peers {
-        resume_unwind(panic);
-    }
-    state.hang_up();
+    result.and(peers).unwrap_or_else(|panic| resume_unwind(panic));
+    let heard = outside.heard();
+    drop(outside);
     before.are_all_again();
-    state
+    heard
 }

@@ -5,24 +5,48 @@ use lodger::{
     CloseReason, Closed, Conn, ConnId, Cx, Decision, Flow, Io, Protocol, ProtocolId, Request, Response, fd,
     http, raw, ws,
 };
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The host's own state, lent to each service call.
+///
+/// What its handlers have heard is known when it is dropped, by whomever.
 pub struct State {
     /// What the audit has counted, where there is one.
     pub counts: Option<Counts>,
-    pub(crate) turns: u64,
-    stopped: bool,
-    ending: Ending,
+    outside: Outside,
+    /// The handlers that the cases look at work on this one.
+    is_first: bool,
     refusals: Arc<AtomicUsize>,
-    foreign: Option<Foreign>,
+    end: Option<End>,
+    run: Option<Rc<dyn Fn()>>,
     pub(crate) heard: Heard,
+}
+
+type End = Box<dyn FnOnce(&mut State, Ending)>;
+
+/// What of a [`State`] is there for its loop while a guest of that loop has the rest.
+#[derive(Clone)]
+pub struct Outside(Rc<Shared>);
+
+struct Shared {
+    foreign: Foreign,
+    turns: Cell<u64>,
+    stopped: Cell<bool>,
+    ending: Cell<Ending>,
+    panics: Cell<usize>,
+    /// How often the loop was run within a handler, and whether the host's own descriptor was served there.
+    runs_within: Cell<u32>,
+    rung_within: Cell<bool>,
+    heard: RefCell<Heard>,
 }
 
 /// How a run ends.
@@ -34,6 +58,18 @@ pub enum Ending {
     Drop,
 }
 
+/// What a callback of the host's, that of its own descriptor, has been told to do, at once.
+#[must_use]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Then {
+    /// Nothing more.
+    GoOn,
+    /// To take the first context out of the loop, and put it in again.
+    Move,
+    /// To end the first context, and to run the loop for what else is there.
+    End(Ending),
+}
+
 /// The host's own descriptor.
 struct Foreign {
     reader: PipeReader,
@@ -43,6 +79,7 @@ struct Foreign {
 /// What the handlers have seen.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
+    pub(crate) counts: Option<Counts>,
     pub(crate) opened: usize,
     pub(crate) closed: usize,
     pub(crate) leaving: usize,
@@ -72,75 +109,125 @@ impl State {
     pub(crate) fn new() -> (Self, PipeWriter) {
         let (reader, writer) = pipe().expect("descriptors are left");
         let bell = writer.try_clone().expect("descriptors are left");
-        let state = Self {
-            counts: None,
-            turns: 0,
-            stopped: false,
-            ending: Ending::Leave,
-            refusals: Arc::default(),
-            foreign: Some(Foreign { reader, writer }),
-            heard: Heard::default(),
+        let shared = Shared {
+            foreign: Foreign { reader, writer },
+            turns: Cell::new(0),
+            stopped: Cell::new(false),
+            ending: Cell::new(Ending::Leave),
+            panics: Cell::new(0),
+            runs_within: Cell::new(0),
+            rung_within: Cell::new(false),
+            heard: RefCell::default(),
         };
-        (state, bell)
+        (Self::of(Outside(Rc::new(shared)), true, Arc::default()), bell)
+    }
+
+    fn of(outside: Outside, is_first: bool, refusals: Arc<AtomicUsize>) -> Self {
+        Self { counts: None, outside, is_first, refusals, end: None, run: None, heard: Heard::default() }
+    }
+
+    /// For the other contexts of a loop in which each keeps a state of its own. The first gets this one.
+    pub fn another(&self) -> Self {
+        Self::of(self.outside(), false, Arc::default())
+    }
+
+    /// What the loop needs when a guest keeps this.
+    pub fn outside(&self) -> Outside {
+        self.outside.clone()
     }
 
     /// Whether the loop is to sleep once more. Asked once before each sleep.
     pub fn goes_on(&mut self) -> bool {
-        self.turns += 1;
-        !self.stopped
+        self.outside.goes_on()
     }
 
     /// How the run is to end.
     pub fn ending(&self) -> Ending {
-        self.ending
+        self.outside.ending()
     }
 
     /// The host's own descriptor, to be watched for readability.
     pub fn foreign(&self) -> BorrowedFd<'_> {
-        self.foreign.as_ref().expect("the run is not over").reader.as_fd()
+        self.outside.0.foreign.reader.as_fd()
     }
 
     /// The host's own descriptor is readable: reads a byte, and uses the context as a button of the host's would.
-    pub fn foreign_ready(&mut self, io: &mut Io<Self>) {
-        let foreign = self.foreign.as_mut().expect("the run is not over");
-        let mut byte = [0];
-        foreign.reader.read_exact(&mut byte).expect("it is readable");
-        match byte[0] {
+    pub fn foreign_ready(&mut self, io: &mut Io<Self>) -> Then {
+        match self.outside.read() {
             b'f' => {
-                let (_, served) = self.heard.flood.get_or_insert((self.turns, 0));
+                let (_, served) = self.heard.flood.get_or_insert((self.outside.0.turns.get(), 0));
                 *served += 1;
                 if !self.heard.flood_over {
-                    foreign.writer.write_all(b"f").expect("there is room");
+                    (&self.outside.0.foreign.writer).write_all(b"f").expect("there is room");
                 }
             }
             b't' => {
                 io.after(Duration::ZERO, |state: &mut Self, _| state.heard.numbers.push((0, 0)));
             }
+            b'm' => return Then::Move,
+            b'l' => return Then::End(Ending::Leave),
+            b'd' => return Then::End(Ending::Drop),
             _ => {
                 let frame = io.encode("from outside");
                 io.broadcast(self.heard.protocol.expect("it has begun"), &frame);
             }
         }
+        Then::GoOn
+    }
+
+    /// Handlers can end the first context: by `end`, once.
+    pub fn ends_by(&mut self, end: impl FnOnce(&mut Self, Ending) + 'static) {
+        self.end = Some(Box::new(end));
+    }
+
+    /// Handlers can run the loop, once round, by `run`.
+    pub fn runs_by(&mut self, run: impl Fn() + 'static) {
+        self.run = Some(Rc::new(run));
     }
 
     /// Runs what may run a handler. `None`: a handler panicked, as it was told to. Any other panic goes on.
     pub fn survive<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> Option<R> {
-        match catch_unwind(AssertUnwindSafe(|| run(self))) {
-            Ok(result) => Some(result),
-            Err(panic) if panic.is::<Wanted>() => {
-                self.heard.panics += 1;
-                None
-            }
-            Err(panic) => resume_unwind(panic),
-        }
+        let outside = self.outside();
+        outside.survive(|| run(self))
+    }
+
+    pub(crate) fn turns(&self) -> u64 {
+        self.outside.0.turns.get()
     }
 
     pub(crate) fn stop(&mut self) {
-        self.stopped = true;
+        self.outside.0.stopped.set(true);
     }
 
     pub(crate) fn end_by(&mut self, ending: Ending) {
-        self.ending = ending;
+        self.outside.0.ending.set(ending);
+    }
+
+    /// The context that this is called by a handler of.
+    pub(crate) fn end_now(&mut self, ending: Ending) {
+        let end = self.end.take().expect("handlers can end it");
+        end(self, ending);
+    }
+
+    /// Runs the loop within a handler until the host's own descriptor has been served there.
+    fn run_within(&mut self) {
+        let run = self.run.clone().expect("handlers can run the loop");
+        let shared = Rc::clone(&self.outside.0);
+        while !shared.rung_within.get() {
+            shared.runs_within.set(shared.runs_within.get() + 1);
+            run();
+        }
+    }
+
+    /// How often that ran it.
+    pub(crate) fn take_runs_within(&self) -> u32 {
+        self.outside.0.rung_within.set(false);
+        self.outside.0.runs_within.take()
+    }
+
+    /// Whether there is a host that refuses when it is told to.
+    pub(crate) fn can_refuse(&self) -> bool {
+        Arc::strong_count(&self.refusals) > 1
     }
 
     pub(crate) fn refuse(&self, adds: usize) {
@@ -149,11 +236,6 @@ impl State {
 
     pub(crate) fn refusals(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.refusals)
-    }
-
-    /// Closes the host's own descriptors.
-    pub(crate) fn hang_up(&mut self) {
-        self.foreign = None;
     }
 
     fn end(&mut self, closed: &Closed) {
@@ -167,10 +249,61 @@ impl State {
     }
 }
 
+impl Outside {
+    /// As [`State::goes_on`].
+    pub fn goes_on(&self) -> bool {
+        self.0.turns.set(self.0.turns.get() + 1);
+        !self.0.stopped.get()
+    }
+
+    /// As [`State::ending`].
+    pub fn ending(&self) -> Ending {
+        self.0.ending.get()
+    }
+
+    /// As [`State::survive`].
+    pub fn survive<R>(&self, run: impl FnOnce() -> R) -> Option<R> {
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(result) => Some(result),
+            Err(panic) if panic.is::<Wanted>() => {
+                self.0.panics.set(self.0.panics.get() + 1);
+                None
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// As [`State::foreign_ready`], for a callback that finds the context busy, since a handler runs the loop.
+    pub fn foreign_ready_within(&self) {
+        let _ = self.read();
+        self.0.rung_within.set(true);
+    }
+
+    fn read(&self) -> u8 {
+        let mut byte = [0];
+        (&self.0.foreign.reader).read_exact(&mut byte).expect("it is readable");
+        byte[0]
+    }
+
+    /// What the handlers have heard, once the state is dropped.
+    pub(crate) fn heard(&self) -> Heard {
+        Heard { panics: self.0.panics.get(), ..self.0.heard.take() }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.is_first {
+            let heard = Heard { counts: self.counts, ..std::mem::take(&mut self.heard) };
+            self.outside.0.heard.replace(heard);
+        }
+    }
+}
+
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
-            .field("turns", &self.turns)
+            .field("turns", &self.turns())
             .field("heard", &self.heard)
             .finish_non_exhaustive()
     }
@@ -201,6 +334,14 @@ impl Protocol<State> for Hall {
 /// Sends messages back, and does what it is told.
 struct Echo;
 
+impl Echo {
+    /// Ends its own context, and goes on for as long as it likes.
+    fn end(&self, cx: &mut Cx<'_, State>, ending: Ending) {
+        cx.data.end_now(ending);
+        let _ = cx.send("still here");
+    }
+}
+
 impl ws::Handler<State> for Echo {
     fn opened(&mut self, cx: &mut Cx<'_, State>, _: &Request<'_>) {
         cx.data.heard.opened += 1;
@@ -216,6 +357,12 @@ impl ws::Handler<State> for Echo {
                 return cx.conn().pause();
             }
             ws::Message::Text("!close") => return cx.close(),
+            ws::Message::Text("!leave") => return self.end(cx, Ending::Leave),
+            ws::Message::Text("!drop") => return self.end(cx, Ending::Drop),
+            ws::Message::Text("!run") => {
+                cx.data.run_within();
+                cx.send("has run") == Ok(Flow::Full)
+            }
             ws::Message::Text("!timer") => return cx.conn().set_timer(Duration::from_millis(3)),
             ws::Message::Text("!fill") => {
                 let piece = [7; 32 * 1024];
@@ -331,8 +478,8 @@ impl raw::Handler<State> for Shout {
     }
 }
 
-/// Reads a byte at a time from an adopted pipe, so that level-triggered watching shows, and gives it back at a full stop.
-pub(crate) struct Lines(pub(crate) PipeReader);
+/// Reads a byte at a time from an adopted descriptor, so that level-triggered watching shows, and gives it back at a full stop.
+pub(crate) struct Lines(pub(crate) File);
 
 impl fd::Handler<State> for Lines {
     fn readable(&mut self, cx: &mut Cx<'_, State>, _: BorrowedFd<'_>) {

@@ -1,11 +1,11 @@
 //! The server, and the peers' view of it.
 
-use crate::PATIENCE;
 use crate::client::{Client, UPGRADE};
 use crate::state::{Hall, Shout, State};
+use crate::{Adapter, PATIENCE};
 use lodger::{Context, Io, Limits, Listen, Peer, Remote, Site, SiteId, raw};
 use std::io::{PipeWriter, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -47,9 +47,9 @@ impl Town {
         &self.places[0]
     }
 
-    /// The loop is to end. What has ended already is told nothing.
+    /// The loop is to end. A context that is left hears of it, if there is one.
     pub(crate) fn stop(&self) {
-        let _ = self.place().remote.post(|state, _| state.stop());
+        let _ = self.places.iter().any(|place| place.remote.post(|state, _| state.stop()).is_ok());
     }
 
     /// Makes the host's own descriptor readable.
@@ -99,6 +99,41 @@ impl Town {
 impl Place {
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Lets the loop go on when what this returns is dropped: whatever has come by then is ready at once.
+    pub(crate) fn hold(&self) -> mpsc::Sender<()> {
+        let (go_on, held) = mpsc::channel();
+        let wait = move |_: &mut State, _: &mut Io<State>| {
+            assert_eq!(held.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        };
+        assert!(self.remote.post(wait).is_ok(), "the context is gone");
+        go_on
+    }
+
+    /// Asks after times in which nothing happens: whoever asks wakes the loop, once, and nobody else does.
+    #[track_caller]
+    pub(crate) fn sleeps_well<A: Adapter>(&self) {
+        let ask = || {
+            silence(Duration::from_millis(80));
+            self.ask(|state, _| state.turns())
+        };
+        let turns: Vec<u64> = (0..6).map(|_| ask()).collect();
+        // Where the question finds it awake, as on a busy machine, that may be twice.
+        let woken: Vec<u64> = turns.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(woken.iter().any(|turns| *turns <= A::TURNS), "woken while idle: {woken:?}");
+    }
+
+    /// Waits for the end of the context; its connections end a little before it.
+    #[track_caller]
+    pub(crate) fn until_gone(&self) {
+        for _ in 0..PATIENCE.as_millis() {
+            if self.remote.wake().is_err() && TcpStream::connect(self.address).is_err() {
+                return;
+            }
+            silence(Duration::from_millis(1));
+        }
+        panic!("the context is still there");
     }
 
     pub(crate) fn websocket(&self) -> Client {

@@ -243,14 +243,18 @@ struct Act2(RefCell<Box<dyn FnMut()>>);
 struct Handles(Option<Timer>, Option<Prepare>, Option<Poll>);
 
 impl Events for Act2 {
-    fn ready(self: Rc<Self>, _: RawFd, _: Option<Ready>) {
+    fn ready(self: Rc<Self>, _: RawFd, _: Option<Ready>) -> bool {
         (self.0.borrow_mut())();
+        true
     }
     fn due(self: Rc<Self>) {
         (self.0.borrow_mut())();
     }
     fn before_sleep(self: Rc<Self>) {
         (self.0.borrow_mut())();
+    }
+    fn is_busy(&self) -> bool {
+        false
     }
 }
 
