@@ -1,0 +1,127 @@
+//! What the command line asks for.
+
+use crate::cells::Cell;
+use crate::machine::said;
+use regex_lite::Regex;
+use std::error::Error;
+
+const USAGE: &str = "\
+usage: run [quick | list | CELLS] [options]
+  quick               a few cells and three rounds, in less than three minutes
+  list                shows cells and servers
+  CELLS               only the cells whose name matches this regular expression
+  --servers REGEX     only these servers
+  --rounds N          (default 5)
+  --seconds S         of each measurement (default 0.6)
+  --warm-up S         before it (default 0.15)
+  --cores S,L         processors for server and load (default: the first two)
+  --json FILE         where the results go
+  --page FILE         where the report goes
+  --report RESULTS    only makes the report, from results of before
+usage: scale [--servers REGEX] [--seconds S] [--cores S,L] [--idle N]
+  --idle N            the most idle connections (default 50000)";
+
+pub(crate) struct Options {
+    pub(crate) scale: bool,
+    pub(crate) quick: bool,
+    pub(crate) list: bool,
+    cells: Option<Regex>,
+    pub(crate) servers: Option<Regex>,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+    pub(crate) warm_up: f64,
+    pub(crate) cores: Option<(usize, usize)>,
+    pub(crate) idle: usize,
+    pub(crate) json: String,
+    pub(crate) page: String,
+    pub(crate) report: Option<String>,
+    /// Directories of release binaries: those of the benchmark, and those of the project.
+    pub(crate) bin: String,
+    pub(crate) root: String,
+    /// Where the peers are that cargo does not build.
+    pub(crate) peers: String,
+}
+
+impl Options {
+    pub(crate) fn from_args(arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        Self::parse(arguments).map_err(|problem| format!("{problem}\n{USAGE}").into())
+    }
+
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let own = std::env::current_exe()?;
+        let mut options = Self {
+            scale: false,
+            quick: false,
+            list: false,
+            cells: None,
+            servers: None,
+            rounds: 5,
+            seconds: 0.6,
+            warm_up: 0.15,
+            cores: None,
+            idle: 50_000,
+            json: String::new(),
+            page: String::new(),
+            report: None,
+            bin: own.parent().ok_or("no directory")?.to_string_lossy().into_owned(),
+            root: "../target/release".into(),
+            peers: said("peers/build", &["dir"]).unwrap_or_default(),
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "scale" => options.scale = true,
+                "list" => options.list = true,
+                "--help" | "-h" => {
+                    println!("{USAGE}");
+                    std::process::exit(0);
+                }
+                "quick" => {
+                    options.quick = true;
+                    (options.rounds, options.seconds, options.warm_up) = (3, 0.4, 0.1);
+                }
+                "--servers" => options.servers = Some(Regex::new(&value()?)?),
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--seconds" => options.seconds = value()?.parse()?,
+                "--warm-up" => options.warm_up = value()?.parse()?,
+                "--idle" => options.idle = value()?.parse()?,
+                "--json" => options.json = value()?,
+                "--page" => options.page = value()?,
+                "--report" => options.report = Some(value()?),
+                "--cores" => {
+                    let cores = value()?;
+                    let (server, load) =
+                        cores.split_once(',').ok_or("--cores takes two, with a comma between")?;
+                    options.cores = Some((server.parse()?, load.parse()?));
+                }
+                other if other.starts_with('-') => return Err(format!("no such option: {other}").into()),
+                cells => options.cells = Some(Regex::new(cells)?),
+            }
+        }
+        options.default_files();
+        Ok(options)
+    }
+
+    /// What is kept with the documentation is made by a run of everything, and by nothing less.
+    fn default_files(&mut self) {
+        let whole = !self.quick && self.cells.is_none() && self.servers.is_none();
+        let directory = if whole { "../docs/performance" } else { "results" };
+        for (file, name) in [(&mut self.json, "results.json"), (&mut self.page, "report.html")] {
+            if file.is_empty() {
+                *file = format!("{directory}/{name}");
+            }
+        }
+    }
+
+    /// A word of a server's command with the directories put in.
+    pub(crate) fn placed(&self, word: &str) -> String {
+        word.replace("{bin}", &self.bin).replace("{root}", &self.root).replace("{peers}", &self.peers)
+    }
+
+    pub(crate) fn wants(&self, cell: &Cell) -> bool {
+        match &self.cells {
+            Some(regex) => regex.is_match(cell.name),
+            None => !self.quick || cell.quick,
+        }
+    }
+}
