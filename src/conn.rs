@@ -83,6 +83,21 @@ impl<'a, D> Conn<'a, D> {
         self.io.core.protocols.key_at(conn.protocol).map(ProtocolId)
     }
 
+    /// Whether the connection speaks TLS.
+    #[doc(alias = "lws_is_ssl")]
+    pub fn is_secure(&self) -> bool {
+        self.link().and_then(|index| self.io.core.links.at(index)).is_some_and(|(_, link)| link.tls.is_some())
+    }
+
+    /// What the TLS handshake has agreed on, and who the peer showed itself to be. `None` without TLS, and before the
+    /// handshake is complete.
+    #[cfg(feature = "tls")]
+    #[doc(alias("lws_tls_peer_cert_info", "SSL_get_peer_certificate", "LWS_CALLBACK_SSL_INFO"))]
+    pub fn tls(&self) -> Option<crate::tls::Facts> {
+        let (_, link) = self.io.core.links.at(self.link()?)?;
+        link.tls.as_ref()?.facts()
+    }
+
     /// How many bytes wait to be sent, the kernel's own buffer not counted.
     #[doc(alias("lws_partial_buffered", "bufferedAmount"))]
     pub fn queued(&self) -> usize {
@@ -345,6 +360,8 @@ impl<'a, D> Conn<'a, D> {
     /// Gives the descriptor back: the host is told to watch it no more, then `closed` brings it
     /// ([`CloseReason::Released`]), with what had been read and not delivered. What is queued for sending is not
     /// sent; send it first, and release when [`queued`](Self::queued) is 0.
+    ///
+    /// Nobody could go on with the records of a TLS connection: it is closed instead, as by [`close`](Self::close).
     #[doc(alias("lws_adopt_descriptor_vhost", "give back"))]
     pub fn release(&mut self) {
         let Some(index) = self.link() else { return };

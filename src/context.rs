@@ -2,7 +2,7 @@
 
 use crate::engine::link::{Flags, NO_CONN, State};
 use crate::engine::store::Key;
-use crate::engine::timers::Timer;
+use crate::engine::timers::{Timer, TimerId};
 use crate::engine::{Budget, Core, Filled, MESSAGES, RECEIVE};
 use crate::env::{Env, SystemEnv};
 use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
@@ -478,12 +478,19 @@ impl<D> Context<D> {
 
     /// Reads a link once and hands over what came.
     fn receive(&mut self, index: u32, data: &mut D) {
+        if !self.io.core.handshake_may_go_on(index) {
+            return;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
             buffer.resize(RECEIVE, 0);
         }
-        let core = &mut self.io.core;
-        match core.fill(index, &mut buffer) {
+        let filled = self.io.core.fill(index, &mut buffer);
+        if self.io.core.was_just_secured(index) && !self.secured(index, data) {
+            self.buffer = buffer;
+            return;
+        }
+        match filled {
             Filled::Bytes(filled) => {
                 let left = self.handle(index, &mut buffer[..filled], data);
                 if left.bytes > 0 {
@@ -493,6 +500,60 @@ impl<D> Context<D> {
             nothing => self.received_nothing(index, nothing, data),
         }
         self.buffer = buffer;
+        self.transport_may_have_ended(index, data);
+    }
+
+    /// The handshake of a link is complete. False if its client is refused.
+    fn secured(&mut self, index: u32, data: &mut D) -> bool {
+        let link = self.io.core.link(index);
+        let conn = link.conn;
+        match &link.role {
+            Role::Http(server) => {
+                let site = server.site;
+                let welcome = self.is_welcome(index, site, data);
+                if !welcome {
+                    self.io.core.finish_and_linger(index);
+                }
+                welcome
+            }
+            Role::Raw => {
+                self.io.core.cancel_phase(index);
+                self.open_raw_handler(conn, data);
+                true
+            }
+            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) | Role::WebSocket(_) => true,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_welcome(&mut self, index: u32, site: Key, data: &mut D) -> bool {
+        let link = self.io.core.link(index);
+        let peer = link.peer().map_or(Peer::Unix(None), Peer::Inet);
+        let facts = link.tls.as_ref().and_then(|tls| tls.facts());
+        let first = protocol_at(&mut self.protocols, site, 0);
+        first.zip(facts).is_none_or(|(first, facts)| first.secured(&peer, &facts, data))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn is_welcome(&mut self, _: u32, _: Key, _: &mut D) -> bool {
+        true
+    }
+
+    fn open_raw_handler(&mut self, conn: u32, data: &mut D) {
+        self.with_gathered(conn, data, |handler, cx| {
+            if let AnyHandler::Raw(handler) = handler {
+                handler.opened(cx);
+            }
+        });
+    }
+
+    /// The end of what the peer has to say may have come with the last of it, and is said once that has been handed over.
+    fn transport_may_have_ended(&mut self, index: u32, data: &mut D) {
+        let link = self.io.core.link(index);
+        let waits = link.state == State::Ended || link.flags.intersects(Flags::BACKLOG.union(Flags::PAUSED));
+        if link.tls.is_some() && !waits && self.io.core.peer_has_closed(index) {
+            self.input_ended(index, data);
+        }
     }
 
     #[inline(never)]
@@ -515,6 +576,12 @@ impl<D> Context<D> {
             return 0;
         }
         link.flags.remove(Flags::BACKLOG);
+        if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) {
+            // A handshake that waited for its share.
+            self.receive(index, data);
+            self.io.core.mark(index);
+            return 1;
+        }
         let mut kept = link.kept.take().unwrap_or_default();
         let start = kept.start;
         let left = self.handle(index, &mut kept.bytes[start..], data);
@@ -529,6 +596,7 @@ impl<D> Context<D> {
             }
         }
         self.io.core.input_kept(index);
+        self.transport_may_have_ended(index, data);
         left.messages
     }
 
@@ -743,13 +811,13 @@ impl<D> Context<D> {
                 core.net.close(socket);
                 continue;
             }
-            let link = core.link(index);
-            let Role::Listener(listener) = &link.role else { return };
-            match listener.site {
+            let listener = core.links.key_at(index).unwrap_or(Key::NONE);
+            let Role::Listener(facts) = &core.link(index).role else { return };
+            match facts.sites.first().copied() {
                 Some(site) => {
                     let first = protocol_at(&mut self.protocols, site, 0);
                     if first.is_some_and(|first| first.filter(&peer, data)) {
-                        let link = self.io.open_http(socket, &peer, site);
+                        let link = self.io.open_http(socket, &peer, site, listener);
                         self.io.core.count_address(link);
                     } else {
                         self.io.core.net.close(socket);
@@ -766,9 +834,13 @@ impl<D> Context<D> {
         let acceptor = self.acceptors.iter_mut().find(|(key, _)| Some(*key) == listener);
         match acceptor.and_then(|(_, accept)| accept(peer, data, &mut self.io)) {
             Some(handler) => {
+                let server = self.io.core.own_server(index);
                 let conn = self.io.open_raw(socket, Some(peer), limits, handler);
                 if let Some(link) = self.io.core.conns.get(conn).map(|conn| conn.link) {
                     self.io.core.count_address(link);
+                    if let Some(server) = server {
+                        self.io.core.begin_tls(link, &server);
+                    }
                 }
                 self.install(data);
                 self.io.core.wind_up_late(conn);
@@ -881,12 +953,9 @@ impl<D> Context<D> {
                     let raw = matches!(handler, AnyHandler::Raw(_));
                     if self.io.core.conns.get(key).is_some() {
                         *self.handlers.place(key.index) = Some(handler);
-                        if raw {
-                            self.with_gathered(key.index, data, |handler, cx| {
-                                if let AnyHandler::Raw(handler) = handler {
-                                    handler.opened(cx);
-                                }
-                            });
+                        // Where there is a handshake first, it opens after that.
+                        if raw && !self.io.core.is_handshaking(key) {
+                            self.open_raw_handler(key.index, data);
                         }
                     }
                 }
@@ -895,6 +964,7 @@ impl<D> Context<D> {
                     self.acceptors.push((listener, accept));
                 }
                 Fresh::Site(site, protocols) => self.start_site(site, protocols, data),
+                Fresh::Certificate(site) => self.report_certificate(site, data),
                 Fresh::Decision(conn, decision) => self.decided(conn, decision, data),
             }
         }
@@ -911,6 +981,48 @@ impl<D> Context<D> {
             protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
         }
     }
+
+    /// Tells how long a site's certificate is valid, now and when it is time to say it again. Only while it listens or serves:
+    /// what is not used wakes nobody.
+    fn report_certificate(&mut self, site: Key, data: &mut D) {
+        let now = self.io.core.env.date();
+        let Some(facts) = self.io.core.sites.get_mut(site).filter(|facts| facts.links > 0) else { return };
+        let mut timer = std::mem::replace(&mut facts.aging, TimerId::NONE);
+        let server = facts.policy.tls.clone();
+        self.io.core.timers.cancel(&mut timer);
+        let Some((server, (days_left, next))) =
+            server.and_then(|server| server.next_report(now).map(|report| (server, report)))
+        else {
+            return;
+        };
+        let at = self.io.core.read_clock().after(next);
+        let timer = self.io.core.timers.arm(at, Timer::Certificate(site));
+        if let Some(facts) = self.io.core.sites.get_mut(site) {
+            facts.aging = timer;
+        }
+        self.tell_age(site, &server, days_left, data);
+    }
+
+    #[cfg(feature = "tls")]
+    fn tell_age(&mut self, site: Key, server: &crate::tls::Server, days_left: i64, data: &mut D) {
+        if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
+            first.certificate_ages(crate::SiteId(site), server, days_left, data, &mut self.io);
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn tell_age(&mut self, _: Key, _: &crate::transport::Server, _: i64, _: &mut D) {}
+
+    #[cfg(feature = "tls")]
+    fn tell_failed_handshake(&mut self, failed: crate::engine::FailedHandshake, data: &mut D) {
+        let peer = failed.peer.map_or(Peer::Unix(None), Peer::Inet);
+        if let Some(first) = protocol_at(&mut self.protocols, failed.site, 0) {
+            first.handshake_failed(&peer, &failed.error, data, &mut self.io);
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn tell_failed_handshake(&mut self, _: crate::engine::FailedHandshake, _: &mut D) {}
 
     /// Does what the call has left to do: writes, tells handlers, ends what has ended.
     #[inline]
@@ -934,6 +1046,8 @@ impl<D> Context<D> {
                 if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
                     first.listener_refused(ListenerId(listener), error, data, &mut self.io);
                 }
+            } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
+                self.tell_failed_handshake(failed, data);
             } else if let Some(site) = self.io.core.ended_sites.pop() {
                 self.end_site(site, data);
             } else {
@@ -1057,7 +1171,7 @@ impl<D> Context<D> {
         match timer {
             Timer::Phase(key) => {
                 if let Some(link) = core.links.get_mut(key) {
-                    link.phase_timer = crate::engine::timers::TimerId::NONE;
+                    link.phase_timer = TimerId::NONE;
                     self.phase_expired(key.index);
                 }
             }
@@ -1068,7 +1182,7 @@ impl<D> Context<D> {
             }
             Timer::User(key) => {
                 if let Some(conn) = core.conns.get_mut(key) {
-                    conn.timer = crate::engine::timers::TimerId::NONE;
+                    conn.timer = TimerId::NONE;
                     conn.timer_due = true;
                     core.notice(key, Notice::Timer);
                 }
@@ -1078,6 +1192,7 @@ impl<D> Context<D> {
                     (task.run)(data, &mut self.io);
                 }
             }
+            Timer::Certificate(site) => self.report_certificate(site, data),
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
                 if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
@@ -1104,7 +1219,9 @@ impl<D> Context<D> {
             }
             (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
             (State::Open, Role::Http(_)) => self.http_timer(index),
-            (State::Open, Role::Raw | Role::Descriptor(_) | Role::Listener(_) | Role::WakeUp) => {}
+            // The handshake of its transport is not complete: there is no other phase that has a time.
+            (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),
+            (State::Open, Role::Descriptor(_) | Role::Listener(_) | Role::WakeUp) => {}
         }
     }
 

@@ -19,6 +19,8 @@ pub enum ListenError {
     Leaving,
     /// There is no such site: it was removed.
     NoSite,
+    /// The listener speaks TLS, and there is no certificate for it: give the site one, or a raw listener its own.
+    NoCertificate,
 }
 
 impl fmt::Display for ListenError {
@@ -30,6 +32,7 @@ impl fmt::Display for ListenError {
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Leaving => f.write_str("the context is leaving"),
             Self::NoSite => f.write_str("no such site"),
+            Self::NoCertificate => f.write_str("the listener speaks TLS, and has no certificate"),
         }
     }
 }
@@ -40,7 +43,7 @@ impl std::error::Error for ListenError {
             Self::Socket(error) | Self::Option(_, error) | Self::Bind(error) | Self::Listen(error) => {
                 Some(error)
             }
-            Self::Leaving | Self::NoSite => None,
+            Self::Leaving | Self::NoSite | Self::NoCertificate => None,
         }
     }
 }

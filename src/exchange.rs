@@ -105,6 +105,7 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         core.cancel_phase(index);
         core.left_handshake(index);
+        let site = core.site_of_request(index, head.host);
         let limits = core.limits(index);
         let conn = core.add_conn(index);
         let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
@@ -112,16 +113,15 @@ impl<D> Context<D> {
         server.asked = Asked::by(head);
         server.phase = Phase::Exchange;
         server.owes_continue = head.expects_continue;
-        let site = server.site;
         match Decoder::new(head.framing, &limits) {
             Ok(content) => server.content = content,
             Err(error) => return core.refuse(index, error_response(error.status())),
         }
         core.await_content(index);
-        let Some(facts) = core.sites.get(site) else { return core.abort(index, CloseReason::Leaving) };
-        if !facts.policy.answers_to(head.host) {
+        let Some(site) = site else {
             return core.refuse(index, error_response(StatusCode::MISDIRECTED_REQUEST));
-        }
+        };
+        let Some(facts) = core.sites.get(site) else { return core.abort(index, CloseReason::Leaving) };
         let request = Request::new(ConnId(conn), &peer, head);
         let mut protocol = 0;
         let mut upgrade = None;

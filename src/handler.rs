@@ -6,6 +6,7 @@ use crate::http::{Request, Response};
 use crate::io::ListenerId;
 use crate::net::Peer;
 use crate::site::ProtocolId;
+use crate::transport::TlsError;
 use crate::ws::{self, CloseCode, ProtocolError};
 use std::fmt;
 use std::io;
@@ -59,6 +60,41 @@ pub trait Protocol<D> {
     /// The host refused to watch a listener of the site, which is closed therefore. Told to the site's first protocol.
     fn listener_refused(&mut self, listener: ListenerId, error: io::Error, data: &mut D, io: &mut Io<D>) {
         let _ = (listener, error, data, io);
+    }
+
+    /// A TLS handshake is complete: `facts` says what it agreed on, and who the client showed itself to be. False refuses it,
+    /// which closes the connection before anything was read. Asked of the first protocol of the site whose certificate was shown.
+    #[cfg(feature = "tls")]
+    #[doc(alias(
+        "LWS_CALLBACK_SSL_INFO",
+        "LWS_CALLBACK_OPENSSL_PERFORM_CLIENT_CERT_VERIFICATION",
+        "SSL_set_info_callback"
+    ))]
+    fn secured(&mut self, peer: &Peer, facts: &crate::tls::Facts, data: &mut D) -> bool {
+        let _ = (peer, facts, data);
+        true
+    }
+
+    /// A TLS handshake has failed. The peer was told by an alert, where there is one. Told to the first protocol of the site.
+    #[cfg(feature = "tls")]
+    #[doc(alias("SSL_ERROR_SSL", "LWS_CALLBACK_SSL_INFO"))]
+    fn handshake_failed(&mut self, peer: &Peer, error: &crate::tls::TlsError, data: &mut D, io: &mut Io<D>) {
+        let _ = (peer, error, data, io);
+    }
+
+    /// How many days the site's certificate is still valid; none or less: it has expired. Told to the site's first protocol when
+    /// the site begins, when 30, 14, 7, 3, 2 and 1 days are left, and then every day, until it is replaced.
+    #[cfg(feature = "tls")]
+    #[doc(alias = "LWS_CALLBACK_VHOST_CERT_AGING")]
+    fn certificate_ages(
+        &mut self,
+        site: crate::SiteId,
+        certificate: &crate::tls::Server,
+        days_left: i64,
+        data: &mut D,
+        io: &mut Io<D>,
+    ) {
+        let _ = (site, certificate, days_left, data, io);
     }
 
     /// Decides about a request, with all of its head readable. Origin and Host name have been checked already
@@ -200,6 +236,22 @@ pub enum CloseReason {
     },
     /// The context left its loop ([`Context::leave`](crate::Context::leave)).
     Leaving,
+    /// TLS failed, or ended without a word: what came may have been cut off.
+    #[cfg(feature = "tls")]
+    #[doc(alias("SSL_get_error", "LWS_SSL_CAPABLE_ERROR"))]
+    Tls(crate::tls::TlsError),
+}
+
+impl CloseReason {
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn tls(error: TlsError) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Who did it.
@@ -253,6 +305,8 @@ impl fmt::Display for CloseReason {
             Self::Host(error) => write!(f, "the host refused the descriptor: {error}"),
             Self::Released { .. } => f.write_str("released"),
             Self::Leaving => f.write_str("the context is leaving"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => write!(f, "TLS failed: {error}"),
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::http1::role::Server;
 use crate::limits::Limits;
 use crate::net::{self, Listen, Peer};
 use crate::remote::{Inbox, Remote};
-use crate::role::{Listener, Role, SocketOptions};
+use crate::role::{Listener, Role, Secure, SocketOptions};
 use crate::site::{ProtocolId, Site, SiteId};
+use crate::transport::Tls;
 use crate::ws::role::WebSocket;
 use crate::ws::{CloseCode, Message, Shared};
 use std::any::Any;
@@ -107,6 +108,8 @@ pub(crate) enum Fresh<D> {
     Handler(Key, AnyHandler<D>),
     Acceptor(Key, Acceptor<D>),
     Site(Key, Vec<Box<dyn Protocol<D>>>),
+    /// How long the certificate of a site is valid.
+    Certificate(Key),
     Decision(Key, Decision<D>),
 }
 
@@ -118,7 +121,7 @@ impl<D> Fresh<D> {
         match self {
             Self::Handler(_, handler) => matches!(handler, AnyHandler::Raw(_)),
             Self::Acceptor(..) => false,
-            Self::Site(..) | Self::Decision(..) => true,
+            Self::Site(..) | Self::Certificate(_) | Self::Decision(..) => true,
         }
     }
 }
@@ -312,7 +315,13 @@ impl<D> Io<D> {
 
     /// Adds a site. Its protocols hear `started` in the next service call.
     pub fn add_site(&mut self, site: Site<D>) -> SiteId {
-        let facts = SiteFacts { policy: site.policy, protocols: Vec::new(), links: 0, removed: false };
+        let facts = SiteFacts {
+            policy: site.policy,
+            protocols: Vec::new(),
+            links: 0,
+            removed: false,
+            aging: TimerId::NONE,
+        };
         let key = self.core.sites.insert(facts);
         let (names, protocols): (Vec<String>, Vec<_>) = site.protocols.into_iter().unzip();
         let protocols_of = &mut self.core.protocols;
@@ -349,10 +358,49 @@ impl<D> Io<D> {
     #[doc(alias = "lws_create_vhost")]
     pub fn listen(&mut self, listen: Listen, site: SiteId) -> Result<ListenerId, ListenError> {
         let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
+        if matches!(listen.secure, Secure::BySite) && !facts.is_secure() {
+            return Err(ListenError::NoCertificate);
+        }
         let limits = Rc::clone(&facts.policy.limits);
-        let listener = self.open_listener(listen, Some(site.0), limits)?;
+        let listener = self.open_listener(listen, vec![site.0], limits)?;
         self.core.join_site(listener.0.index, site.0);
+        self.report_certificate(site.0);
         Ok(listener)
+    }
+
+    /// Has a site share a listener with those that listen on it already. A request is for the site whose
+    /// [`hosts`](crate::Site::hosts) have its Host, port left aside; else for the one that has the nearest parent of it
+    /// (`abc.com` for `cats.abc.com`); else for the first. On a listener that speaks TLS the client's server name (SNI)
+    /// chooses the site and its certificate in the same way, and a request for another site gets 421 (RFC 9110, section
+    /// 15.5.20). A site that is removed leaves the listener to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NoSite`]: there is no such site or listener. [`ListenError::NoCertificate`]: the listener speaks TLS, and
+    /// the site has no certificate.
+    #[doc(alias("lws_create_vhost", "vhost", "SNI"))]
+    pub fn share_listener(&mut self, listener: ListenerId, site: SiteId) -> Result<(), ListenError> {
+        let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
+        let is_secure = facts.is_secure();
+        let link = self.core.links.get_mut(listener.0).ok_or(ListenError::NoSite)?;
+        let Role::Listener(listener) = &mut link.role else { return Err(ListenError::NoSite) };
+        if listener.sites.is_empty() {
+            return Err(ListenError::NoSite);
+        }
+        if matches!(listener.secure, Secure::BySite) && !is_secure {
+            return Err(ListenError::NoCertificate);
+        }
+        if !listener.sites.contains(&site.0) {
+            listener.sites.push(site.0);
+        }
+        self.report_certificate(site.0);
+        Ok(())
+    }
+
+    fn report_certificate(&mut self, site: Key) {
+        if self.core.sites.get(site).is_some_and(SiteFacts::is_secure) {
+            self.put(Fresh::Certificate(site));
+        }
     }
 
     /// Listens for raw connections. `accept` sees each and gives it a handler, or refuses it, which closes it at once.
@@ -367,15 +415,18 @@ impl<D> Io<D> {
         limits: Limits,
         accept: impl FnMut(&Peer, &mut D, &mut Io<D>) -> Option<Box<dyn crate::raw::Handler<D>>> + 'static,
     ) -> Result<ListenerId, ListenError> {
-        let listener = self.open_listener(listen, None, Rc::new(limits))?;
+        if matches!(listen.secure, Secure::BySite) {
+            return Err(ListenError::NoCertificate);
+        }
+        let listener = self.open_listener(listen, Vec::new(), Rc::new(limits))?;
         self.put(Fresh::Acceptor(listener.0, Box::new(accept)));
         Ok(listener)
     }
 
     fn open_listener(
         &mut self,
-        listen: Listen,
-        site: Option<Key>,
+        mut listen: Listen,
+        sites: Vec<Key>,
         limits: Rc<Limits>,
     ) -> Result<ListenerId, ListenError> {
         if self.core.leaving {
@@ -387,7 +438,8 @@ impl<D> Io<D> {
             send_buffer: listen.send_buffer,
             receive_buffer: listen.receive_buffer,
         };
-        let listener = Listener { site, paused: false, path: listen.path(), options };
+        let secure = std::mem::replace(&mut listen.secure, Secure::No);
+        let listener = Listener { sites, secure, paused: false, path: listen.path(), options };
         let link = Link::new(socket, Role::Listener(Box::new(listener)), None, limits);
         let index = self.core.add_link(link);
         Ok(ListenerId(self.core.links.key_at(index).expect("just added")))
@@ -475,7 +527,7 @@ impl<D> Io<D> {
         }
         let socket = self.adoptable(socket)?;
         let peer = self.core.net.peer_addr(socket.as_fd()).unwrap_or(Peer::Unix(None));
-        let index = self.open_http(socket, &peer, site.0);
+        let index = self.open_http(socket, &peer, site.0, Key::NONE);
         self.keep_for_later(index, read_already);
         Ok(())
     }
@@ -551,12 +603,17 @@ impl<D> Io<D> {
         conn
     }
 
-    pub(crate) fn open_http(&mut self, socket: OwnedFd, peer: &Peer, site: Key) -> u32 {
+    pub(crate) fn open_http(&mut self, socket: OwnedFd, peer: &Peer, site: Key, listener: Key) -> u32 {
         let limits =
             self.core.sites.get(site).map(|facts| Rc::clone(&facts.policy.limits)).unwrap_or_default();
         let handshake = limits.handshake;
-        let role = Role::Http(Box::new(Server::new(site)));
+        let secure = self.core.links.get(listener).is_some_and(|link| match &link.role {
+            Role::Listener(listener) => !matches!(listener.secure, Secure::No),
+            _ => false,
+        });
+        let role = Role::Http(Box::new(Server::new(site, listener)));
         let index = self.core.add_link(Link::new(socket, role, Some(peer), limits));
+        self.core.link(index).tls = if secure { Tls::server().map(Box::new) } else { None };
         self.core.join_site(index, site);
         self.core.handshakes += 1;
         self.core.arm_phase(index, handshake);

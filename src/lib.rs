@@ -116,6 +116,9 @@ mod role;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod site;
+#[cfg(feature = "tls")]
+pub mod tls;
+mod transport;
 pub mod ws;
 
 pub use conn::Conn;

@@ -4,6 +4,7 @@ use crate::engine::store::Key;
 use crate::engine::timers::Tick;
 use crate::host::Interest;
 use crate::net::SocketPath;
+use crate::transport::Server;
 
 pub(crate) enum Role {
     Listener(Box<Listener>),
@@ -17,13 +18,23 @@ pub(crate) enum Role {
 }
 
 pub(crate) struct Listener {
-    /// `None` for raw connections.
-    pub(crate) site: Option<Key>,
+    /// The sites that share it; the first gets what no other is named for. None for raw connections.
+    pub(crate) sites: Vec<Key>,
+    pub(crate) secure: Secure,
     /// Accepting waits for descriptors, memory or room.
     pub(crate) paused: bool,
     /// What to remove when the listener closes.
     pub(crate) path: Option<SocketPath>,
     pub(crate) options: SocketOptions,
+}
+
+/// Whether connections speak TLS, and by what configuration.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS there is none"))]
+#[derive(Debug)]
+pub(crate) enum Secure {
+    No,
+    BySite,
+    By(Server),
 }
 
 /// What is set on each accepted socket.

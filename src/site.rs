@@ -4,6 +4,7 @@ use crate::engine::store::Key;
 use crate::handler::Protocol;
 use crate::http::same_authority;
 use crate::limits::Limits;
+use crate::transport::Server;
 use std::rc::Rc;
 
 /// What a listener offers: one or more protocols, which origins and Host names it answers to, and its limits.
@@ -60,7 +61,7 @@ pub struct ProtocolId(pub(crate) Key);
 impl<D> Site<D> {
     /// A site without protocols; it needs at least one before it can serve.
     pub fn new() -> Self {
-        let policy = Policy { origins: Origins::Same, hosts: None, limits: Rc::default() };
+        let policy = Policy { origins: Origins::Same, hosts: None, limits: Rc::default(), tls: None };
         Self { protocols: Vec::new(), policy }
     }
 
@@ -87,6 +88,16 @@ impl<D> Site<D> {
         self
     }
 
+    /// The site's certificate, and how its connections speak TLS. They do so on listeners that ask for it
+    /// ([`Listen::tls`](crate::Listen::tls)).
+    #[cfg(feature = "tls")]
+    #[doc(alias("ssl_cert_filepath", "ssl_private_key_filepath", "LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT"))]
+    #[must_use]
+    pub fn tls(mut self, server: crate::tls::Server) -> Self {
+        self.policy.tls = Some(server);
+        self
+    }
+
     /// The limits of the site's connections.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -106,9 +117,23 @@ pub(crate) struct Policy {
     pub(crate) origins: Origins,
     pub(crate) hosts: Option<Vec<String>>,
     pub(crate) limits: Rc<Limits>,
+    pub(crate) tls: Option<Server>,
 }
 
 impl Policy {
+    /// Which of several sites a Host, or a name without port, is for: the one that has the name, else the one that has the
+    /// nearest parent of it.
+    pub(crate) fn choose<'a>(sites: impl Iterator<Item = &'a Self>, host: &str) -> Option<usize> {
+        let name = without_port(host);
+        // How much of the name each has at its end: the more the better, the first of those that have the same.
+        let fits = |policy: &Self| {
+            let names = policy.hosts.iter().flatten();
+            names.filter(|known| is_name_or_parent(known, name)).map(String::len).max()
+        };
+        let found = sites.enumerate().filter_map(|(place, policy)| Some((fits(policy)?, place)));
+        found.max_by_key(|&(length, place)| (length, std::cmp::Reverse(place))).map(|(_, place)| place)
+    }
+
     /// Whether the site answers to this Host (RFC 9110, section 7.2). A request of HTTP/1.0 may have none.
     pub(crate) fn answers_to(&self, host: Option<&str>) -> bool {
         let Some(names) = &self.hosts else { return true };
@@ -136,6 +161,13 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
     }
 }
 
+/// Whether `name` is `known`, or lies below it.
+fn is_name_or_parent(known: &str, name: &str) -> bool {
+    let Some(start) = name.len().checked_sub(known.len()) else { return false };
+    let Some((above, end)) = name.split_at_checked(start) else { return false };
+    !known.is_empty() && end.eq_ignore_ascii_case(known) && (above.is_empty() || above.ends_with('.'))
+}
+
 /// The name in `host[:port]`; an IPv6 address keeps its brackets.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
@@ -150,7 +182,7 @@ mod tests {
 
     fn policy(origins: Origins, hosts: Option<&[&str]>) -> Policy {
         let hosts = hosts.map(|hosts| hosts.iter().map(|&name| name.to_owned()).collect());
-        Policy { origins, hosts, limits: Rc::default() }
+        Policy { origins, hosts, limits: Rc::default(), tls: None }
     }
 
     #[test]
@@ -173,6 +205,26 @@ mod tests {
         }
         assert!(policy.lets_in(None, Some("example.com")));
         assert!(!policy.lets_in(Some("http://example.com"), None));
+    }
+
+    #[test]
+    fn a_name_chooses_the_site_that_has_it_then_the_nearest_parents() {
+        let names = [&["abc.com", "localhost"][..], &["cats.abc.com"], &["com"], &[]];
+        let sites: Vec<Policy> = names.iter().map(|names| policy(Origins::Same, Some(names))).collect();
+        for (host, chosen) in [
+            ("abc.com", Some(0)),
+            ("ABC.com:443", Some(0)),
+            ("dogs.abc.com", Some(0)),
+            ("cats.abc.com:8080", Some(1)),
+            ("small.cats.abc.com", Some(1)),
+            ("xabc.com", Some(2)),
+            ("com", Some(2)),
+            ("localhost", Some(0)),
+            ("[::1]:80", None),
+            ("", None),
+        ] {
+            assert_eq!(Policy::choose(sites.iter(), host), chosen, "{host}");
+        }
     }
 
     #[test]

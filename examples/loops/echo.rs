@@ -2,7 +2,7 @@
 //! returns what is posted to it.
 
 use lodger::{
-    Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, ws,
+    Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, tls, ws,
 };
 use std::error::Error;
 use std::io;
@@ -54,12 +54,16 @@ usage: echo [options]
                           mio, tokio  one descriptor, edge-triggered
                           libuv       a guest of libuv (only with the feature `libuv`)
                           glib        a source of a glib main loop (only with the feature `glib`)
+  --tls-cert FILE       speak TLS with this certificate chain, in PEM; needs --tls-key
+  --tls-key FILE        its private key, in PEM
+  --tls-self-signed     speak TLS with a certificate made for this run, for localhost
   --max-message BYTES   longest message (default 16777216)
   --streamed            echo fragments as they come, not whole messages";
 
 /// What the command line says.
 struct Options {
     listen: Place,
+    tls: Option<tls::Server>,
     run: Run,
     max_message: usize,
     streamed: bool,
@@ -82,12 +86,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let streamed = options.streamed;
     let limits = Limits { message: options.max_message, ..Limits::default() };
     let accept = move |request: &Request<'_>, _: &mut (), _: &mut Io| accept(request, streamed);
-    let site = Site::new().protocol("echo", accept).origins(Origins::Any).limits(limits);
-    let site = context.io().add_site(site);
-    let listen = match options.listen {
+    let mut site = Site::new().protocol("echo", accept).origins(Origins::Any).limits(limits);
+    let mut listen = match options.listen {
         Place::Tcp(address) => Listen::tcp(address),
         Place::Unix(path) => Listen::unix(path),
     };
+    if let Some(tls) = options.tls {
+        site = site.tls(tls);
+        listen = listen.tls();
+    }
+    let site = context.io().add_site(site);
     let listener = context.io().listen(listen, site)?;
     if let Some(address) = context.io().local_addr(listener) {
         println!("listening on {address}");
@@ -100,22 +108,42 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let default = SocketAddr::from(([127, 0, 0, 1], 9001));
     let mut options = Options {
         listen: Place::Tcp(default),
+        tls: None,
         run: loops::poll::run,
         max_message: Limits::default().message,
         streamed: false,
     };
     let mut arguments = arguments;
+    let (mut chain, mut key) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--listen" => options.listen = place(&value()?)?,
             "--loop" => options.run = named_loop(&value()?)?,
+            "--tls-cert" => chain = Some(value()?),
+            "--tls-key" => key = Some(value()?),
+            "--tls-self-signed" => options.tls = Some(self_signed().map_err(|error| error.to_string())?),
             "--max-message" => options.max_message = value()?.parse().map_err(|_| "not a number of bytes")?,
             "--streamed" => options.streamed = true,
             other => return Err(format!("no such option: {other}")),
         }
     }
+    match (chain, key) {
+        (Some(chain), Some(key)) => {
+            let server = tls::Server::from_pem_files(chain, key).map_err(|error| error.to_string())?;
+            options.tls = Some(server);
+        }
+        (None, None) => {}
+        _ => return Err("--tls-cert and --tls-key go together".into()),
+    }
     Ok(options)
+}
+
+/// A certificate that nobody has reason to trust, for trying things out.
+fn self_signed() -> Result<tls::Server, Box<dyn Error>> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok(tls::Server::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes())?)
 }
 
 fn named_loop(name: &str) -> Result<Run, String> {

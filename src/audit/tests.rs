@@ -467,3 +467,32 @@ fn panic_names_the_rule_the_guilty_side_and_the_last_calls() {
     assert_eq!(*message, expected);
     drop(audited); // does not panic again
 }
+
+impl Calls for Fake {}
+
+/// A turn that forgets its `prepare`, over whichever host. Says whether anybody asked how long it sleeps.
+fn forgetful_turn(host: &mut impl Calls, context: &mut Context<()>) -> bool {
+    let mut is_asked = false;
+    host.sleeping(|| {
+        is_asked = true;
+        None
+    });
+    let _ = host.service(context, 100_093, Ready::READ, &mut ());
+    host.service_timeouts(context, &mut ());
+    let _ = host.prepare(context);
+    host.detach(context);
+    host.leave(context, &mut ());
+    is_asked
+}
+
+#[test]
+fn loop_written_over_calls_is_checked_where_an_audit_is_in_it_and_nowhere_else() {
+    let mut context = Context::new();
+    assert!(!forgetful_turn(&mut Fake { refuses: false }, &mut context));
+    let mut bench = Bench::new();
+    assert!(forgetful_turn(&mut bench.audited, &mut context));
+    assert_eq!(bench.found(), [Violation::NotPrepared]);
+    let counts = bench.audited.counts();
+    assert_eq!((counts.prepares, counts.timeouts), (1, 1));
+    assert!(!bench.audited.refuses, "the host inside is found through the audit");
+}

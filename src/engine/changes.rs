@@ -141,7 +141,7 @@ impl Core {
         }
         let listener = self.links.key_at(index);
         if let (Role::Listener(facts), Some(listener)) = (&self.link(index).role, listener)
-            && let Some(site) = facts.site
+            && let Some(&site) = facts.sites.first()
         {
             self.end(index, CloseReason::Closed);
             self.refused_listeners.push_back((site, listener, error));

@@ -141,6 +141,9 @@ impl Core {
 
     /// Lets go of a link whose descriptor goes back to the application once the host has been told.
     pub(crate) fn release(&mut self, index: u32) {
+        if self.link(index).tls.is_some() {
+            return self.close(index, CloseCode::NORMAL, "");
+        }
         let mut phase = std::mem::replace(&mut self.link(index).phase_timer, super::TimerId::NONE);
         self.timers.cancel(&mut phase);
         let link = self.link(index);
@@ -195,7 +198,7 @@ impl Core {
         self.server(link).is_some_and(|server| !std::mem::replace(&mut server.decided, true))
     }
 
-    fn all_links(&self) -> Vec<u32> {
+    pub(super) fn all_links(&self) -> Vec<u32> {
         self.links.iter().map(|(key, _)| key.index).collect()
     }
 
@@ -205,18 +208,6 @@ impl Core {
         for index in self.all_links() {
             self.wind_up(index, code);
         }
-    }
-
-    /// The same for a site.
-    pub(crate) fn remove_site(&mut self, site: Key) {
-        let Some(facts) = self.sites.get_mut(site) else { return };
-        facts.removed = true;
-        for index in self.all_links() {
-            if self.link(index).site == site.index {
-                self.wind_up(index, CloseCode::GOING_AWAY);
-            }
-        }
-        self.site_may_end(site);
     }
 
     /// Winds up a conn that came to be after everything else was told to.
@@ -229,7 +220,7 @@ impl Core {
         }
     }
 
-    fn wind_up(&mut self, index: u32, code: CloseCode) {
+    pub(super) fn wind_up(&mut self, index: u32, code: CloseCode) {
         let link = self.link(index);
         if link.state != State::Open {
             return;
@@ -269,6 +260,7 @@ impl Core {
                 self.close_websocket(index, Some((CloseCode::GOING_AWAY, "")));
             }
             if self.link(index).state != State::Ended {
+                self.close_secure(index);
                 self.flush(index, &mut super::Budget::new());
             }
             if self.link(index).state != State::Ended {

@@ -6,6 +6,7 @@ use crate::host::Interest;
 use crate::limits::Limits;
 use crate::net::{self, Net, Peer};
 use crate::role::Role;
+use crate::transport::Tls;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) conn: u32,
     pub(crate) limits: Rc<Limits>,
     pub(crate) role: Role,
+    /// What lies between the bytes of the role and the socket, if anything does.
+    pub(crate) tls: Option<Box<Tls>>,
     pub(crate) queue: Option<Box<Queue>>,
     /// Bytes that were read and not used yet.
     pub(crate) kept: Option<Box<Kept>>,
@@ -119,6 +122,7 @@ impl Link {
             conn: NO_CONN,
             limits,
             role,
+            tls: None,
             queue: None,
             kept: None,
             received: 0,
@@ -160,7 +164,7 @@ impl Link {
             .union(Flags::END_RECEIVED)
             .union(Flags::RELEASING);
         let plain = self.state == State::Open && !self.flags.intersects(NOT_PLAIN) && self.kept.is_none();
-        plain && matches!(&self.role, Role::WebSocket(websocket) if websocket.closing.may_send())
+        plain && self.tls.is_none() && matches!(&self.role, Role::WebSocket(websocket) if websocket.closing.may_send())
     }
 
     /// What the host has to watch: the one place where it is decided.
@@ -177,7 +181,7 @@ impl Link {
             State::Open | State::Finishing => !self.flags.intersects(NO_INPUT) && self.role.wants_read(),
         };
         let write =
-            !self.flags.contains(Flags::WRITE_FAILED) && (self.queued() > 0 || self.role.wants_write());
+            !self.flags.contains(Flags::WRITE_FAILED) && (self.queue.is_some() || self.role.wants_write());
         match (read, write) {
             (true, true) => Interest::BOTH,
             (true, false) => Interest::READ,
@@ -215,8 +219,10 @@ impl Link {
         !self.told.is_none()
     }
 
+    /// Bytes that wait to be sent: as they lie in the queue, and those that wait for the end of the handshake.
     pub(crate) fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.len())
+        let queue = self.queue.as_ref().map_or(0, |queue| queue.len());
+        queue + self.tls.as_ref().map_or(0, |tls| tls.waiting())
     }
 
     /// Whether nothing more can be sent.

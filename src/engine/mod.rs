@@ -5,6 +5,8 @@ pub(crate) mod buffer;
 pub(crate) mod changes;
 pub(crate) mod conn;
 mod ending;
+mod secure;
+mod sites;
 pub(crate) mod link;
 pub(crate) mod store;
 pub(crate) mod timers;
@@ -12,10 +14,10 @@ pub(crate) mod timers;
 use crate::env::Env;
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
-use crate::limits::Limits;
 use crate::net::{self, Net, Peer};
 use crate::role::Role;
 use crate::site::Policy;
+use crate::transport::TlsError;
 use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
 pub(crate) use ending::waits_for;
@@ -25,7 +27,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 use std::time::Duration;
 use store::{Key, Store};
 use timers::{Tick, Timer, TimerId, Timers};
@@ -57,6 +58,16 @@ pub(crate) struct SiteFacts {
     pub(crate) links: usize,
     /// No new links; it ends with the last one.
     pub(crate) removed: bool,
+    /// When its certificate's age is to be reported again.
+    pub(crate) aging: TimerId,
+}
+
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS none fails"))]
+/// A handshake that has failed before there was a conn to say so to.
+pub(crate) struct FailedHandshake {
+    pub(crate) site: Key,
+    pub(crate) peer: Option<std::net::SocketAddr>,
+    pub(crate) error: TlsError,
 }
 
 /// A protocol as the engine knows it.
@@ -108,6 +119,10 @@ pub(crate) struct Core {
     pub(crate) protocols: Store<ProtocolFacts>,
     pub(crate) timers: Timers,
     pub(crate) pool: Pool,
+    /// What links with a transport share.
+    buffers: crate::transport::Buffers,
+    /// Handshakes that may go on in this turn.
+    handshakes_left: u32,
     /// The link of each descriptor number, from its `add` until it is closed.
     pub(crate) fds: Vec<u32>,
     /// Links of which the host may have to be told something.
@@ -133,6 +148,7 @@ pub(crate) struct Core {
     accept_timer: TimerId,
     /// Sites without links that were removed: their protocols are to hear that they ended.
     pub(crate) ended_sites: Vec<Key>,
+    pub(crate) failed_handshakes: VecDeque<FailedHandshake>,
     /// Listeners that the host has refused, and their sites.
     pub(crate) refused_listeners: VecDeque<(Key, Key, io::Error)>,
     pub(crate) max_links: usize,
@@ -159,6 +175,8 @@ impl Core {
             protocols: Store::new(),
             timers: Timers::new(),
             pool: Pool::default(),
+            buffers: crate::transport::Buffers::default(),
+            handshakes_left: secure::HANDSHAKES_PER_TURN,
             fds: Vec::new(),
             changes: Vec::new(),
             current: NOBODY,
@@ -174,6 +192,7 @@ impl Core {
             paused_listeners: Vec::new(),
             accept_timer: TimerId::NONE,
             ended_sites: Vec::new(),
+            failed_handshakes: VecDeque::new(),
             refused_listeners: VecDeque::new(),
             max_links,
             max_handshakes,
@@ -202,8 +221,10 @@ impl Core {
         tick
     }
 
+    #[inline]
     pub(crate) fn turn_ended(&mut self) {
         self.turn_time = None;
+        self.handshakes_left = secure::HANDSHAKES_PER_TURN;
     }
 
     /// When the context needs to run, given that `busy` says whether the context itself has work.
@@ -226,6 +247,7 @@ impl Core {
                 && self.ended.is_empty()
                 && self.notices.is_empty()
                 && self.refused_listeners.is_empty()
+                && self.failed_handshakes.is_empty()
                 && self.ended_sites.is_empty())
     }
 
@@ -446,13 +468,17 @@ impl Core {
         } else {
             buffer.len()
         };
-        match link.read(&self.net, &mut buffer[start..end]) {
-            Filled::Bytes(read) => {
-                if link.flags.contains(Flags::TIMED) {
-                    self.set_active(index);
-                }
-                Filled::Bytes(start + read)
+        let filled = if link.tls.is_some() {
+            self.fill_secure(index, &mut buffer[start..end])
+        } else {
+            let filled = link.read(&self.net, &mut buffer[start..end]);
+            if link.flags.contains(Flags::TIMED) && matches!(filled, Filled::Bytes(_)) {
+                self.set_active(index);
             }
+            filled
+        };
+        match filled {
+            Filled::Bytes(read) => Filled::Bytes(start + read),
             nothing => {
                 self.keep(index, &buffer[..start]);
                 nothing
@@ -539,12 +565,12 @@ impl Core {
 
     /// Queues a frame that other links send too.
     pub(crate) fn push_shared(&mut self, index: u32, frame: &crate::ws::Shared) -> Flow {
-        if index == self.current {
+        let pool = &mut self.pool;
+        let link = self.links.at_mut(index).expect("the caller found it");
+        if index == self.current || link.tls.is_some() {
             let (head, payload) = frame.parts();
             return self.push(index, head, payload);
         }
-        let pool = &mut self.pool;
-        let link = self.links.at_mut(index).expect("the caller found it");
         let idle = link.queue.is_none();
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
         queue.push_shared(frame.clone(), 0);
@@ -560,6 +586,18 @@ impl Core {
     }
 
     fn enqueue(&mut self, index: u32, parts: [&[u8]; 3]) {
+        if self.link(index).tls.is_some() {
+            self.enqueue_secure(index, parts);
+        } else {
+            self.queue_bytes(index, parts);
+        }
+    }
+
+    /// Queues bytes as they are to be written.
+    fn queue_bytes(&mut self, index: u32, parts: [&[u8]; 3]) {
+        if parts.iter().all(|part| part.is_empty()) {
+            return;
+        }
         let pool = &mut self.pool;
         let link = self.links.at_mut(index).expect("the caller found it");
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
@@ -581,6 +619,9 @@ impl Core {
     /// Writes at once, from where the parts lie; what the kernel refuses is queued.
     fn write_now(&mut self, index: u32, parts: [&[u8]; 3]) {
         let link = self.links.at_mut(index).expect("the caller found it");
+        if link.tls.is_some() {
+            return self.write_secure(index, parts);
+        }
         let Some(fd) = &link.fd else { return };
         let result = self.net.write_vectored(fd.as_fd(), &parts.map(IoSlice::new));
         self.wrote(index, result, parts);
@@ -601,7 +642,7 @@ impl Core {
                 written -= skip;
                 &part[skip..]
             });
-            self.enqueue(index, rest);
+            self.queue_bytes(index, rest);
             self.wait_for_room(index);
         }
     }
@@ -715,6 +756,11 @@ impl Core {
             return;
         }
         let link = self.links.at_mut(index).expect("just used");
+        let ends = link.state == State::Finishing || link.flags.contains(Flags::FINISHED);
+        if ends && link.tls.is_some() && self.close_secure(index) {
+            return;
+        }
+        let link = self.links.at_mut(index).expect("just used");
         let Some(fd) = &link.fd else { return };
         match link.state {
             State::Finishing => {
@@ -775,6 +821,9 @@ impl Core {
         let index = std::mem::replace(&mut self.current, NOBODY);
         self.short = Key::NONE;
         let Some(link) = self.links.at_mut(index) else { return };
+        if link.tls.is_some() {
+            return self.released_secure(index);
+        }
         if let Some(fd) = link.fd.as_ref().filter(|_| !self.out.is_empty()) {
             match self.net.write(fd.as_fd(), self.out.bytes()) {
                 Ok(written) if written == self.out.len() => {
@@ -796,6 +845,18 @@ impl Core {
             self.output_done(index);
         }
         self.mark(index);
+    }
+
+    /// The same for a link with a transport.
+    #[inline(never)]
+    fn released_secure(&mut self, index: u32) {
+        let mut out = std::mem::replace(&mut self.out, Gathered::NONE);
+        if !out.is_empty() {
+            self.write_secure(index, [out.bytes(), &[], &[]]);
+            out.clear();
+        }
+        self.out = out;
+        self.released_unsettled(index);
     }
 
     /// The same where not all of it could be written.
@@ -843,7 +904,7 @@ impl Core {
     /// Accepts one connection of a listener, if accepting is possible now.
     pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
         let link = self.links.at(index).map(|(_, link)| link).filter(|link| link.state == State::Open)?;
-        let handshakes = matches!(&link.role, Role::Listener(listener) if listener.site.is_some());
+        let handshakes = matches!(&link.role, Role::Listener(listener) if !listener.sites.is_empty());
         if self.links.len() >= self.max_links || (handshakes && self.handshakes >= self.max_handshakes) {
             self.pause_accepting(index);
             return None;
@@ -941,35 +1002,5 @@ impl Core {
     pub(crate) fn accept_timer_expired(&mut self) {
         self.accept_timer = TimerId::NONE;
         self.accept_again();
-    }
-
-    // Sites.
-
-    pub(crate) fn join_site(&mut self, link: u32, site: Key) {
-        if let Some(facts) = self.sites.get_mut(site) {
-            facts.links += 1;
-            self.link(link).site = site.index;
-        }
-    }
-
-    /// A link is gone, and was perhaps the last of a site that was removed.
-    fn left_site(&mut self, link: &Link) {
-        let Some(site) = self.sites.key_at(link.site) else { return };
-        if let Some(facts) = self.sites.get_mut(site) {
-            facts.links = facts.links.saturating_sub(1);
-            self.site_may_end(site);
-        }
-    }
-
-    pub(crate) fn site_may_end(&mut self, site: Key) {
-        if self.sites.get(site).is_some_and(|facts| facts.removed && facts.links == 0) {
-            self.ended_sites.push(site);
-            self.work = true;
-        }
-    }
-
-    /// The limits of a link's site, or its own.
-    pub(crate) fn limits(&mut self, index: u32) -> Rc<Limits> {
-        Rc::clone(&self.link(index).limits)
     }
 }

@@ -43,6 +43,8 @@ pub(crate) enum Timer {
     User(Key),
     /// A task of `Io::after`.
     Task(Key),
+    /// The age of a site's certificate is to be reported.
+    Certificate(Key),
     /// Accepting, paused for want of descriptors, is to be tried again.
     Accept,
     /// The host refused the wake-up descriptor.

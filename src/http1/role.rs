@@ -18,6 +18,8 @@ use std::os::unix::fs::FileExt;
 /// A connection that speaks HTTP/1 with us as the server.
 pub(crate) struct Server {
     pub(crate) site: Key,
+    /// The listener that accepted it, whose other sites a request may be for.
+    pub(crate) listener: Key,
     /// No request has been complete yet: it counts among those in the handshake.
     pub(crate) first: bool,
     pub(crate) phase: Phase,
@@ -80,9 +82,10 @@ const FILE_PIECES: usize = 8;
 const DROPPED_AT_MOST: u64 = 256 * 1024;
 
 impl Server {
-    pub(crate) fn new(site: Key) -> Self {
+    pub(crate) fn new(site: Key, listener: Key) -> Self {
         Self {
             site,
+            listener,
             first: true,
             phase: Phase::Head,
             active: Tick::default(),

@@ -1,6 +1,7 @@
 //! Listening sockets and their options.
 
 use crate::error::ListenError;
+use crate::role::Secure;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub struct Listen {
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) send_buffer: Option<usize>,
     pub(crate) receive_buffer: Option<usize>,
+    pub(crate) secure: Secure,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Listen {
     }
 
     fn on(place: Place) -> Self {
-        Self { place, backlog: 1024, keepalive: None, send_buffer: None, receive_buffer: None }
+        Self { place, backlog: 1024, keepalive: None, send_buffer: None, receive_buffer: None, secure: Secure::No }
     }
 
     /// How many connections may wait to be accepted; the system bounds it further. Default 1,024.
@@ -92,6 +94,23 @@ impl Listen {
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// Connections speak TLS, with the certificate of their site ([`Site::tls`](crate::Site::tls)).
+    #[cfg(feature = "tls")]
+    #[doc(alias("https", "wss", "LWS_SERVER_OPTION_REDIRECT_HTTP_TO_HTTPS"))]
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.secure = Secure::BySite;
+        self
+    }
+
+    /// Connections speak TLS, by a configuration of the listener's own: for raw connections, which have no site.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_with(mut self, server: crate::tls::Server) -> Self {
+        self.secure = Secure::By(server);
         self
     }
 

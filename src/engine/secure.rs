@@ -1,0 +1,211 @@
+//! Links with a transport: what is read is decrypted, what is written is encrypted, and the handshake has its share of each turn.
+
+use super::link::{Filled, Flags, NO_CONN, State};
+use super::store::Key;
+use super::{Core, FailedHandshake, SMALL_RECEIVE};
+use crate::handler::CloseReason;
+use crate::role::Role;
+use crate::transport::{Hello, Server, Step, Tls, TlsError};
+use std::os::fd::AsFd;
+
+/// What is read at once: more than one record, so that a large message takes few calls.
+const RECEIVE: usize = 256 * 1024;
+/// How many links may go on with their handshakes in one turn: each step of one takes as long as a hundred messages.
+pub(super) const HANDSHAKES_PER_TURN: u32 = 16;
+
+impl Core {
+    /// Takes a handshake's share of this turn, if the link needs one. If there is none left, the link goes on later, and is not
+    /// watched until then.
+    pub(crate) fn handshake_may_go_on(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        if link.tls.as_ref().is_none_or(|tls| tls.is_secured()) {
+            return true;
+        }
+        if self.handshakes_left == 0 {
+            self.link(index).flags.insert(Flags::BACKLOG);
+            self.resume_later(index);
+            self.mark(index);
+            return false;
+        }
+        self.handshakes_left -= 1;
+        true
+    }
+
+    /// Whether the last of what was read has completed the handshake.
+    pub(crate) fn was_just_secured(&mut self, index: u32) -> bool {
+        self.link(index).tls.as_mut().is_some_and(|tls| tls.take_secured())
+    }
+
+    /// Whether the link of a conn has a handshake under way.
+    pub(crate) fn is_handshaking(&self, conn: Key) -> bool {
+        let link = self.conns.get(conn).and_then(|conn| self.links.at(conn.link));
+        link.and_then(|(_, link)| link.tls.as_ref()).is_some_and(|tls| !tls.is_secured())
+    }
+
+    /// Reads a link once, and decrypts what came into `plain`.
+    pub(super) fn fill_secure(&mut self, index: u32, plain: &mut [u8]) -> Filled {
+        let link = self.links.at_mut(index).expect("the link being served is there");
+        if link.state != State::Open {
+            // Nobody wants it any more.
+            return match link.read(&self.net, plain) {
+                Filled::Bytes(_) => Filled::Nothing,
+                nothing => nothing,
+            };
+        }
+        let small = link.flags.contains(Flags::SMALL_READS);
+        let mut input = std::mem::take(&mut self.buffers.input);
+        let length = plain.len().min(if small { SMALL_RECEIVE } else { RECEIVE });
+        if input.len() < length {
+            input.resize(length, 0);
+        }
+        let kept = link.tls.as_ref().map_or(0, |tls| {
+            input[..tls.kept().len()].copy_from_slice(tls.kept());
+            tls.kept().len()
+        });
+        let filled = match link.read(&self.net, &mut input[kept..length]) {
+            Filled::Bytes(read) => self.decrypt(index, &mut input[..kept + read], plain),
+            Filled::End => match link.tls.as_ref().filter(|tls| !tls.peer_has_closed()) {
+                Some(tls) => {
+                    let reason = CloseReason::tls(tls.truncated());
+                    self.end(index, reason);
+                    Filled::Nothing
+                }
+                None => Filled::End,
+            },
+            nothing => nothing,
+        };
+        self.buffers.input = input;
+        filled
+    }
+
+    /// A raw connection begins to speak TLS.
+    pub(crate) fn begin_tls(&mut self, index: u32, server: &Server) {
+        let Some(mut tls) = Tls::server() else { return };
+        let begun = tls.choose(server);
+        let link = self.link(index);
+        link.tls = Some(Box::new(tls));
+        let limit = link.limits.handshake;
+        match begun {
+            Ok(()) => self.arm_phase(index, limit),
+            Err(error) => self.transport_failed(index, error),
+        }
+    }
+
+    fn decrypt(&mut self, index: u32, records: &mut [u8], plain: &mut [u8]) -> Filled {
+        let link = self.links.at_mut(index).expect("the link being served is there");
+        let hello = link.tls.as_mut().map_or(Hello::More, |tls| tls.hello(records));
+        let chosen = match hello {
+            Hello::Known => Ok(()),
+            Hello::More => return Filled::Nothing,
+            Hello::Name(name) => self.choose_server(index, name.as_deref()),
+        };
+        if let Err(error) = chosen {
+            self.transport_failed(index, error);
+            return Filled::Nothing;
+        }
+        let link = self.links.at_mut(index).expect("the link being served is there");
+        let Some(tls) = &mut link.tls else { return Filled::Nothing };
+        let output = &mut self.buffers.output;
+        let Step { plain, secured, mut error } = tls.receive(records, plain, output);
+        if secured && error.is_none() {
+            error = tls.encrypt_early(output).err();
+        }
+        let ended = tls.peer_has_closed();
+        if link.flags.contains(Flags::TIMED) {
+            self.set_active(index);
+        }
+        self.send_records(index);
+        if let Some(error) = error {
+            self.transport_failed(index, error);
+            return Filled::Nothing;
+        }
+        match plain {
+            0 if ended => {
+                self.link(index).flags.insert(Flags::END_RECEIVED);
+                Filled::End
+            }
+            0 => Filled::Nothing,
+            plain => Filled::Bytes(plain),
+        }
+    }
+
+    /// Whether the peer has closed its direction with the input that was read last, and this was not said yet. It is now.
+    pub(crate) fn peer_has_closed(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        let closed = link.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
+        closed && !link.flags.raise(Flags::END_RECEIVED)
+    }
+
+    /// Encrypts `parts`, and writes them at once, or queues them behind what waits.
+    pub(super) fn write_secure(&mut self, index: u32, parts: [&[u8]; 3]) {
+        if self.encrypt(index, parts) {
+            self.send_records(index);
+        }
+    }
+
+    /// Encrypts `parts` behind what is queued.
+    pub(super) fn enqueue_secure(&mut self, index: u32, parts: [&[u8]; 3]) {
+        if self.encrypt(index, parts) {
+            let mut output = std::mem::take(&mut self.buffers.output);
+            self.queue_bytes(index, [output.bytes(), &[], &[]]);
+            output.clear();
+            self.buffers.output = output;
+        }
+    }
+
+    fn encrypt(&mut self, index: u32, parts: [&[u8]; 3]) -> bool {
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let Some(tls) = &mut link.tls else { return false };
+        match tls.encrypt(&parts, &mut self.buffers.joined, &mut self.buffers.output) {
+            Ok(()) => true,
+            Err(error) => {
+                self.buffers.output.clear();
+                self.transport_failed(index, error);
+                false
+            }
+        }
+    }
+
+    /// Says to the peer that nothing more comes from us, and whether that has to wait for room.
+    pub(super) fn close_secure(&mut self, index: u32) -> bool {
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let Some(tls) = &mut link.tls else { return false };
+        tls.close(&mut self.buffers.output);
+        self.send_records(index);
+        self.link(index).queue.is_some()
+    }
+
+    /// Writes the records that were made, or queues them behind what waits.
+    fn send_records(&mut self, index: u32) {
+        let mut output = std::mem::take(&mut self.buffers.output);
+        let records = output.bytes();
+        let link = self.links.at_mut(index).expect("the caller found it");
+        match &link.fd {
+            Some(fd) if !records.is_empty() && link.queue.is_none() => {
+                let result = self.net.write(fd.as_fd(), records);
+                self.wrote(index, result, [records, &[], &[]]);
+            }
+            _ => self.queue_bytes(index, [records, &[], &[]]),
+        }
+        output.clear();
+        self.buffers.output = output;
+    }
+
+    /// The transport has failed: whoever waits hears why, and the peer has been told.
+    fn transport_failed(&mut self, index: u32, error: TlsError) {
+        log::debug!(target: "lodger::tls", "a connection failed: {error:?}");
+        self.left_handshake(index);
+        let link = self.link(index);
+        let (conn, peer, unsent) = (link.conn, link.peer(), link.queued());
+        match &link.role {
+            Role::Http(server) if conn == NO_CONN => {
+                let failed = FailedHandshake { site: server.site, peer, error };
+                self.failed_handshakes.push_back(failed);
+                self.work = true;
+            }
+            _ => self.end_conn(conn, CloseReason::tls(error), unsent),
+        }
+        self.interrupt(index);
+        self.finish_and_linger(index);
+    }
+}

@@ -1,0 +1,418 @@
+//! TLS on a link: records to bytes and back. It holds no buffer of its own but an incomplete record, and does no input or output.
+
+use super::hello::Peek;
+use super::{Facts, Server, TlsError};
+use crate::transport::{Hello, Records, Step};
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
+    UnbufferedConnectionCommon, UnbufferedStatus,
+};
+use rustls::ClientConfig;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// One end of a TLS connection.
+pub(crate) struct Tls {
+    connection: Connection,
+    /// The name that the client asked for.
+    server_name: Option<Box<str>>,
+    /// The beginning of a record whose rest has not come.
+    kept: Vec<u8>,
+    /// What was sent before the handshake was complete.
+    early: Vec<u8>,
+    /// Bytes encrypted so far.
+    sent: u64,
+    secured: bool,
+    just_secured: bool,
+    peer_closed: bool,
+    /// Nothing can be sent any more: we have said so, or the connection has failed.
+    closed: bool,
+}
+
+enum Connection {
+    /// The name that the client asks for is to come; by it the server's configuration is chosen. What was read until then is kept.
+    Hello(Box<Peek>),
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// The largest plaintext of a record (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+/// The size of the first ones: each fits a segment of TCP, so that the peer need not wait for the next to decrypt it.
+const FIRST_RECORDS: usize = 1300;
+/// So many bytes go out in such records; by then the window of TCP has opened.
+const FIRST_BYTES: u64 = 64 * 1024;
+/// More than a record adds to what it protects.
+const OVERHEAD: usize = 256;
+
+impl Tls {
+    /// A server's end, which begins with [`hello`](Self::hello).
+    pub(crate) fn server() -> Option<Self> {
+        Some(Self::new(Connection::Hello(Box::default())))
+    }
+
+    /// The client's end, to a server of this name.
+    pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
+        Ok(Self::new(Connection::Client(UnbufferedClientConnection::new(config, name)?)))
+    }
+
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            server_name: None,
+            kept: Vec::new(),
+            early: Vec::new(),
+            sent: 0,
+            secured: false,
+            just_secured: false,
+            peer_closed: false,
+            closed: false,
+        }
+    }
+
+    /// Whether the handshake is complete.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.secured
+    }
+
+    /// Whether the handshake has been completed since the last time that this was asked.
+    pub(crate) fn take_secured(&mut self) -> bool {
+        std::mem::take(&mut self.just_secured)
+    }
+
+    /// Whether the peer has said that nothing more comes (RFC 8446, section 6.1).
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// Why it has failed, if its input ends now.
+    pub(crate) fn truncated(&self) -> TlsError {
+        TlsError::Truncated
+    }
+
+    /// Bytes that wait for the handshake.
+    pub(crate) fn waiting(&self) -> usize {
+        self.early.len()
+    }
+
+    /// The beginning of a record that was left by the last step: it goes in front of what is read next.
+    pub(crate) fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// What is known of the connection once the handshake is complete.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        match &self.connection {
+            Connection::Hello(_) => None,
+            Connection::Server(server) => Facts::of_server(server, self.server_name.as_deref()),
+            Connection::Client(client) => Facts::of_client(client),
+        }
+    }
+
+    /// Looks at what was read for the name that the client asks for, if that is still to be known. `records` has what was kept in
+    /// front.
+    pub(crate) fn hello(&mut self, records: &[u8]) -> Hello {
+        let Connection::Hello(peek) = &mut self.connection else { return Hello::Known };
+        match peek.read(&records[self.kept.len()..]) {
+            Ok(None) => {
+                self.kept = records.to_vec();
+                Hello::More
+            }
+            Ok(Some(hello)) => {
+                self.server_name = hello.server_name.clone();
+                Hello::Name(hello.server_name)
+            }
+            // A connection of whatever configuration fails by it too, and tells the peer.
+            Err(_) => Hello::Name(None),
+        }
+    }
+
+    /// Goes on as this server.
+    pub(crate) fn choose(&mut self, server: &Server) -> Result<(), TlsError> {
+        self.connection = Connection::Server(UnbufferedServerConnection::new(server.config())?);
+        Ok(())
+    }
+
+    /// Takes what was read, `kept` in front of it; writes what it means to `plain`, which has to have as much room, and what has to
+    /// be sent for it behind `out`.
+    pub(crate) fn receive(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Records) -> Step {
+        let mut received = Received { plain, length: 0, peer_closed: false };
+        let result = match &mut self.connection {
+            Connection::Hello(_) => return Step::default(),
+            Connection::Server(server) => advance(server, records, &mut received, out),
+            Connection::Client(client) => advance(client, records, &mut received, out),
+        };
+        self.peer_closed |= received.peer_closed;
+        let mut step = Step { plain: received.length, secured: false, error: None };
+        match result {
+            Ok(advanced) => {
+                step.secured = advanced.secured && !self.secured;
+                self.just_secured |= step.secured;
+                self.secured |= advanced.secured;
+                // An idle connection holds nothing.
+                let rest = &records[advanced.used..];
+                self.kept = if rest.is_empty() { Vec::new() } else { rest.to_vec() };
+            }
+            Err(error) => {
+                self.kept = Vec::new();
+                self.closed = true;
+                step.error = Some(error.into());
+            }
+        }
+        step
+    }
+
+    /// Encrypts `parts`, one behind the other, behind `out`. `joined` is room to put them together in.
+    pub(crate) fn encrypt(
+        &mut self,
+        parts: &[&[u8]],
+        joined: &mut Vec<u8>,
+        out: &mut Records,
+    ) -> Result<(), TlsError> {
+        if !self.secured {
+            parts.iter().for_each(|part| self.early.extend_from_slice(part));
+            return Ok(());
+        }
+        joined.clear();
+        for part in parts {
+            // What stands before a long part shares its first record; the others are made from where it lies.
+            let room = self.record().saturating_sub(joined.len());
+            if part.len() <= room {
+                joined.extend_from_slice(part);
+                continue;
+            }
+            let (first, rest) = part.split_at(if joined.is_empty() { 0 } else { room });
+            joined.extend_from_slice(first);
+            self.encrypt_all(joined, out)?;
+            joined.clear();
+            self.encrypt_all(rest, out)?;
+        }
+        self.encrypt_all(joined, out)
+    }
+
+    /// Encrypts what was sent before the handshake was complete.
+    pub(crate) fn encrypt_early(&mut self, out: &mut Records) -> Result<(), TlsError> {
+        let early = std::mem::take(&mut self.early);
+        self.encrypt_all(&early, out)
+    }
+
+    /// Says behind `out` that nothing more comes from us.
+    pub(crate) fn close(&mut self, out: &mut Records) {
+        if self.secured && !self.closed {
+            // It fails only where keys are used up, and then nothing can be said any more.
+            let _ = self.write(Write::Close, out);
+        }
+        self.closed = true;
+    }
+
+    /// How much goes into the next record.
+    fn record(&self) -> usize {
+        if self.sent < FIRST_BYTES { FIRST_RECORDS } else { RECORD }
+    }
+
+    fn encrypt_all(&mut self, mut bytes: &[u8], out: &mut Records) -> Result<(), TlsError> {
+        while !bytes.is_empty() {
+            let (record, rest) = bytes.split_at(bytes.len().min(self.record()));
+            self.write(Write::Data(record), out)?;
+            self.sent += record.len() as u64;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, what: Write<'_>, out: &mut Records) -> Result<(), TlsError> {
+        if self.closed {
+            return Err(rustls::Error::General("the connection is closed".into()).into());
+        }
+        let written = match &mut self.connection {
+            Connection::Hello(_) => return Err(rustls::Error::HandshakeNotComplete.into()),
+            Connection::Server(server) => write(server, &mut self.kept, what, out),
+            Connection::Client(client) => write(client, &mut self.kept, what, out),
+        };
+        self.closed |= written.is_err();
+        written
+    }
+}
+
+impl Server {
+    /// How many days its certificate is valid, and when to say so again.
+    pub(crate) fn next_report(&self, now: SystemTime) -> Option<(i64, Duration)> {
+        self.not_after().map(|end| super::expiry::next_report(now, end))
+    }
+}
+
+/// Both sides' connections have the same states, by functions of their own.
+trait Process {
+    type Data;
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Process for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        let common: &mut UnbufferedConnectionCommon<_> = self;
+        common.process_tls_records(records)
+    }
+}
+
+impl Process for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        let common: &mut UnbufferedConnectionCommon<_> = self;
+        common.process_tls_records(records)
+    }
+}
+
+/// Where decrypted bytes go.
+struct Received<'a> {
+    plain: &'a mut [u8],
+    length: usize,
+    peer_closed: bool,
+}
+
+struct Advanced {
+    /// Bytes of the input that are done with.
+    used: usize,
+    secured: bool,
+}
+
+/// Takes records as far as they go.
+fn advance<C: Process>(
+    connection: &mut C,
+    records: &mut [u8],
+    received: &mut Received<'_>,
+    out: &mut Records,
+) -> Result<Advanced, rustls::Error> {
+    let mut used = 0;
+    loop {
+        let UnbufferedStatus { mut discard, state } = connection.process(&mut records[used..]);
+        let secured = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    let end = received.length + record.payload.len();
+                    received.plain[received.length..end].copy_from_slice(record.payload);
+                    received.length = end;
+                    discard += record.discard;
+                }
+                None
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, out);
+                None
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                None
+            }
+            Ok(ConnectionState::PeerClosed) => {
+                received.peer_closed = true;
+                None
+            }
+            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Some(true),
+            Ok(ConnectionState::BlockedHandshake) => Some(false),
+            // Early data is not offered, and there is no other state.
+            Ok(_) => return Err(rustls::Error::General("a state that was not asked for".into())),
+            Err(error) => {
+                tell_of_failure(connection, &mut records[used + discard..], out);
+                return Err(error);
+            }
+        };
+        used += discard;
+        if let Some(secured) = secured {
+            return Ok(Advanced { used, secured });
+        }
+    }
+}
+
+/// Writes the alert that tells the peer of a failure, if there is one.
+fn tell_of_failure<C: Process>(connection: &mut C, rest: &mut [u8], out: &mut Records) {
+    while let Ok(ConnectionState::EncodeTlsData(data)) = connection.process(rest).state {
+        encode(data, out);
+    }
+}
+
+enum Write<'a> {
+    Data(&'a [u8]),
+    Close,
+}
+
+/// Writes one record, after whatever the connection itself has to say first. `kept` is what it has not used of its input, which
+/// it counts on finding there.
+fn write<C: Process>(
+    connection: &mut C,
+    kept: &mut Vec<u8>,
+    what: Write<'_>,
+    out: &mut Records,
+) -> Result<(), TlsError> {
+    loop {
+        let UnbufferedStatus { discard, state } = connection.process(kept);
+        let done = match state? {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let length = match what {
+                    Write::Data(bytes) => bytes.len(),
+                    Write::Close => 0,
+                };
+                let written = fit(out, length + OVERHEAD, |room| {
+                    let written = match what {
+                        Write::Data(bytes) => traffic.encrypt(bytes, room),
+                        Write::Close => traffic.queue_close_notify(room),
+                    };
+                    written.map_err(|error| match error {
+                        EncryptError::InsufficientSize(size) => Some(size),
+                        EncryptError::EncryptExhausted => None,
+                    })
+                });
+                if !written {
+                    return Err(rustls::Error::EncryptError.into());
+                }
+                true
+            }
+            ConnectionState::EncodeTlsData(data) => {
+                encode(data, out);
+                false
+            }
+            ConnectionState::TransmitTlsData(data) => {
+                data.done();
+                false
+            }
+            // Heard already: reported once more where it was followed by nothing.
+            ConnectionState::PeerClosed => false,
+            _ => return Err(rustls::Error::HandshakeNotComplete.into()),
+        };
+        kept.drain(..discard);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Records) {
+    fit(out, OVERHEAD, |room| {
+        data.encode(room).map_err(|error| match error {
+            EncodeError::InsufficientSize(size) => Some(size),
+            EncodeError::AlreadyEncoded => None,
+        })
+    });
+}
+
+/// Has `write` write behind `out`, with as much room as it asks for. False if it cannot.
+fn fit(
+    out: &mut Records,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
+) -> bool {
+    loop {
+        match write(out.room(room)) {
+            Ok(written) => {
+                out.used(written);
+                return true;
+            }
+            Err(Some(size)) if size.required_size > room => room = size.required_size,
+            Err(_) => return false,
+        }
+    }
+}
