@@ -25,14 +25,18 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A loop that is to be tested with an audit inside and used without one is written over [`Calls`].
+//!
 //! One audit belongs to one context. This module is not bound by semantic versioning: rules are added as they are found
 //! broken.
 
 mod books;
+mod calls;
 mod spin;
 mod violation;
 
 pub use books::Audit;
+pub use calls::Calls;
 pub use violation::{Blame, Violation};
 
 use crate::{Context, Host, Interest, Scope, Wait};

@@ -362,6 +362,8 @@ impl<D> Context<D> {
         }
     }
 
+    // Never: where it is inlined, the loop around it gets in the way of its registers.
+    #[inline(never)]
     fn serve(&mut self, index: u32, ready: Ready, data: &mut D) {
         if self.io.core.work || self.running != NO_CONN {
             self.recover();
@@ -437,7 +439,7 @@ impl<D> Context<D> {
         if used < filled || self.io.core.interrupted {
             self.receive_rest(index, used..filled, budget, data);
         } else {
-            self.io.core.release_current();
+            self.io.core.release_plain();
         }
         true
     }

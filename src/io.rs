@@ -321,6 +321,7 @@ impl<D> Io<D> {
             links: 0,
             removed: false,
             aging: TimerId::NONE,
+            certificate: 0,
         };
         let key = self.core.sites.insert(facts);
         let (names, protocols): (Vec<String>, Vec<_>) = site.protocols.into_iter().unzip();
@@ -613,7 +614,9 @@ impl<D> Io<D> {
         });
         let role = Role::Http(Box::new(Server::new(site, listener)));
         let index = self.core.add_link(Link::new(socket, role, Some(peer), limits));
-        self.core.link(index).tls = if secure { Tls::server().map(Box::new) } else { None };
+        if let Some(tls) = Tls::server().filter(|_| secure) {
+            self.core.link(index).secure(tls);
+        }
         self.core.join_site(index, site);
         self.core.handshakes += 1;
         self.core.arm_phase(index, handshake);

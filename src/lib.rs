@@ -79,6 +79,7 @@
 //!
 //! - [`Context`]: what a host calls. [`Host`]: what it implements. [`Io`], [`Conn`], [`Cx`]: what handlers use.
 //! - [`ws`], [`http`], [`raw`], [`fd`]: a handler trait for each role. [`Site`] and [`Protocol`] choose the handler.
+//! - `tls` (feature `tls`): secure transport under every role; [`Io::share_listener`] for several names on one port.
 //! - [`Limits`]: every bound on what a peer can make lodger do.
 //! - [`Remote`]: for other threads.
 //! - [`audit`] checks both sides of the contract; `sim` (feature `sim`) runs servers in a simulated world.
@@ -86,6 +87,8 @@
 //! # Features
 //!
 //! - `libc`: [`Pollable`] for `libc::pollfd`, so that a poll array is served in place.
+//! - `tls-aws-lc-rs`, `tls-ring`: `tls` with the cryptography of AWS-LC or of ring; `tls` alone takes a provider of the
+//!   application's. `tls-webpki-roots` and `tls-native-roots` add roots to trust.
 //! - `sim`: the simulated world, for tests.
 
 #![forbid(unsafe_code)]

@@ -83,6 +83,10 @@ mod none {
     pub(crate) type TlsError = std::io::Error;
 
     impl Server {
+        pub(crate) fn generation(&self) -> u64 {
+            0
+        }
+
         pub(crate) fn next_report(&self, _: std::time::SystemTime) -> Option<(i64, std::time::Duration)> {
             None
         }

@@ -94,6 +94,8 @@ bitflags::bitflags! {
         const RELEASING = 1 << 13;
         /// Closing is to be a reset.
         const RESET = 1 << 14;
+        /// There is a transport between its bytes and the socket.
+        const SECURE = 1 << 15;
     }
 }
 
@@ -162,9 +164,16 @@ impl Link {
             .union(Flags::BACKLOG)
             .union(Flags::SMALL_READS)
             .union(Flags::END_RECEIVED)
-            .union(Flags::RELEASING);
+            .union(Flags::RELEASING)
+            .union(Flags::SECURE);
         let plain = self.state == State::Open && !self.flags.intersects(NOT_PLAIN) && self.kept.is_none();
-        plain && self.tls.is_none() && matches!(&self.role, Role::WebSocket(websocket) if websocket.closing.may_send())
+        plain && matches!(&self.role, Role::WebSocket(websocket) if websocket.closing.may_send())
+    }
+
+    /// From now on its bytes go through a transport.
+    pub(crate) fn secure(&mut self, tls: Tls) {
+        self.tls = Some(Box::new(tls));
+        self.flags.insert(Flags::SECURE);
     }
 
     /// What the host has to watch: the one place where it is decided.

@@ -5,9 +5,9 @@ pub(crate) mod buffer;
 pub(crate) mod changes;
 pub(crate) mod conn;
 mod ending;
+pub(crate) mod link;
 mod secure;
 mod sites;
-pub(crate) mod link;
 pub(crate) mod store;
 pub(crate) mod timers;
 
@@ -60,6 +60,8 @@ pub(crate) struct SiteFacts {
     pub(crate) removed: bool,
     /// When its certificate's age is to be reported again.
     pub(crate) aging: TimerId,
+    /// Which of its certificates was reported: how often it had been replaced.
+    pub(crate) certificate: u64,
 }
 
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS none fails"))]
@@ -452,22 +454,19 @@ impl Core {
     /// Reads a link once, behind what it has kept.
     pub(crate) fn fill(&mut self, index: u32, buffer: &mut Vec<u8>) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
-        let mut start = 0;
+        let start = link.kept.as_ref().map_or(0, |kept| kept.len());
+        let small = SMALL_RECEIVE + link.tls.as_ref().map_or(0, |tls| tls.kept().len());
+        if buffer.len() < start + small {
+            buffer.resize(start + RECEIVE, 0);
+        }
         if let Some(kept) = link.kept.take() {
-            start = kept.len();
-            if buffer.len() < start + SMALL_RECEIVE {
-                buffer.resize(start + RECEIVE, 0);
-            }
             buffer[..start].copy_from_slice(kept.rest());
             self.pool.give(kept.bytes);
         }
         // What cannot be used before a response is given is kept: little of it is read.
         let between = matches!(&link.role, Role::Http(server) if !server.is_receiving());
-        let end = if link.flags.contains(Flags::SMALL_READS) || between {
-            start + SMALL_RECEIVE
-        } else {
-            buffer.len()
-        };
+        let end =
+            if link.flags.contains(Flags::SMALL_READS) || between { start + small } else { buffer.len() };
         let filled = if link.tls.is_some() {
             self.fill_secure(index, &mut buffer[start..end])
         } else {
@@ -816,14 +815,19 @@ impl Core {
     }
 
     /// Writes what was gathered for the link being served, which is served no more.
-    #[inline(always)]
     pub(crate) fn release_current(&mut self) {
+        if self.links.at(self.current).is_some_and(|(_, link)| link.tls.is_some()) {
+            return self.released_secure();
+        }
+        self.release_plain();
+    }
+
+    /// The same for a link that has no transport.
+    #[inline(always)]
+    pub(crate) fn release_plain(&mut self) {
         let index = std::mem::replace(&mut self.current, NOBODY);
         self.short = Key::NONE;
         let Some(link) = self.links.at_mut(index) else { return };
-        if link.tls.is_some() {
-            return self.released_secure(index);
-        }
         if let Some(fd) = link.fd.as_ref().filter(|_| !self.out.is_empty()) {
             match self.net.write(fd.as_fd(), self.out.bytes()) {
                 Ok(written) if written == self.out.len() => {
@@ -847,9 +851,10 @@ impl Core {
         self.mark(index);
     }
 
-    /// The same for a link with a transport.
-    #[inline(never)]
-    fn released_secure(&mut self, index: u32) {
+    /// The same for a link that has one.
+    fn released_secure(&mut self) {
+        let index = std::mem::replace(&mut self.current, NOBODY);
+        self.short = Key::NONE;
         let mut out = std::mem::replace(&mut self.out, Gathered::NONE);
         if !out.is_empty() {
             self.write_secure(index, [out.bytes(), &[], &[]]);

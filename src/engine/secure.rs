@@ -54,14 +54,14 @@ impl Core {
         }
         let small = link.flags.contains(Flags::SMALL_READS);
         let mut input = std::mem::take(&mut self.buffers.input);
-        let length = plain.len().min(if small { SMALL_RECEIVE } else { RECEIVE });
+        let front = link.tls.as_ref().map_or(&[][..], |tls| tls.kept());
+        let kept = front.len();
+        // What comes out is never longer than what goes in.
+        let length = plain.len().min(kept + if small { SMALL_RECEIVE } else { RECEIVE });
         if input.len() < length {
             input.resize(length, 0);
         }
-        let kept = link.tls.as_ref().map_or(0, |tls| {
-            input[..tls.kept().len()].copy_from_slice(tls.kept());
-            tls.kept().len()
-        });
+        input[..kept].copy_from_slice(front);
         let filled = match link.read(&self.net, &mut input[kept..length]) {
             Filled::Bytes(read) => self.decrypt(index, &mut input[..kept + read], plain),
             Filled::End => match link.tls.as_ref().filter(|tls| !tls.peer_has_closed()) {
@@ -83,7 +83,7 @@ impl Core {
         let Some(mut tls) = Tls::server() else { return };
         let begun = tls.choose(server);
         let link = self.link(index);
-        link.tls = Some(Box::new(tls));
+        link.secure(tls);
         let limit = link.limits.handshake;
         match begun {
             Ok(()) => self.arm_phase(index, limit),

@@ -2,6 +2,7 @@
 
 use super::link::Link;
 use super::store::Key;
+use super::timers::Timer;
 use super::{Core, SiteFacts};
 use crate::limits::Limits;
 use crate::role::{Role, Secure};
@@ -133,10 +134,23 @@ impl Core {
             self.move_to_site(index, site);
         }
         let server = self.sites.get(site).and_then(|facts| facts.policy.tls.clone());
+        if let Some(server) = &server {
+            self.look_at_certificate(site, server);
+        }
         let link = self.link(index);
         match (server, &mut link.tls) {
             (Some(server), Some(tls)) => tls.choose(&server),
             _ => Ok(()),
+        }
+    }
+
+    /// A certificate that was replaced has another age, to be reported by the next service call.
+    fn look_at_certificate(&mut self, site: Key, server: &Server) {
+        let now = self.now();
+        let Some(facts) = self.sites.get_mut(site) else { return };
+        if std::mem::replace(&mut facts.certificate, server.generation()) != server.generation() {
+            self.timers.cancel(&mut facts.aging);
+            facts.aging = self.timers.arm(now, Timer::Certificate(site));
         }
     }
 

@@ -66,7 +66,14 @@ impl Listen {
     }
 
     fn on(place: Place) -> Self {
-        Self { place, backlog: 1024, keepalive: None, send_buffer: None, receive_buffer: None, secure: Secure::No }
+        Self {
+            place,
+            backlog: 1024,
+            keepalive: None,
+            send_buffer: None,
+            receive_buffer: None,
+            secure: Secure::No,
+        }
     }
 
     /// How many connections may wait to be accepted; the system bounds it further. Default 1,024.

@@ -3,6 +3,7 @@
 use super::hello::Peek;
 use super::{Facts, Server, TlsError};
 use crate::transport::{Hello, Records, Step};
+use rustls::ClientConfig;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -10,7 +11,6 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
     UnbufferedConnectionCommon, UnbufferedStatus,
 };
-use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,6 +45,8 @@ const RECORD: usize = 16 * 1024;
 const FIRST_RECORDS: usize = 1300;
 /// So many bytes go out in such records; by then the window of TCP has opened.
 const FIRST_BYTES: u64 = 64 * 1024;
+/// The most that is kept of what is not complete: a handshake message of 64 KiB, in records of a reasonable size.
+const KEPT: usize = 96 * 1024;
 /// More than a record adds to what it protects.
 const OVERHEAD: usize = 256;
 
@@ -55,6 +57,7 @@ impl Tls {
     }
 
     /// The client's end, to a server of this name.
+    #[expect(dead_code, reason = "there are no clients yet")]
     pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
         Ok(Self::new(Connection::Client(UnbufferedClientConnection::new(config, name)?)))
     }
@@ -117,7 +120,7 @@ impl Tls {
     pub(crate) fn hello(&mut self, records: &[u8]) -> Hello {
         let Connection::Hello(peek) = &mut self.connection else { return Hello::Known };
         match peek.read(&records[self.kept.len()..]) {
-            Ok(None) => {
+            Ok(None) if records.len() <= KEPT => {
                 self.kept = records.to_vec();
                 Hello::More
             }
@@ -126,7 +129,7 @@ impl Tls {
                 Hello::Name(hello.server_name)
             }
             // A connection of whatever configuration fails by it too, and tells the peer.
-            Err(_) => Hello::Name(None),
+            Ok(None) | Err(_) => Hello::Name(None),
         }
     }
 
@@ -155,6 +158,10 @@ impl Tls {
                 // An idle connection holds nothing.
                 let rest = &records[advanced.used..];
                 self.kept = if rest.is_empty() { Vec::new() } else { rest.to_vec() };
+                if rest.len() > KEPT {
+                    self.closed = true;
+                    step.error = Some(TlsError::RecordOverflow);
+                }
             }
             Err(error) => {
                 self.kept = Vec::new();

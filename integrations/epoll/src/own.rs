@@ -1,6 +1,7 @@
 //! A loop for programs that have none.
 
-use crate::poller::{Event, Poller, Watch, Watched};
+use crate::poller::{Event, Poller, Watched, watched};
+use lodger::audit::Calls;
 use lodger::{Context, Wait};
 use std::io;
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl Loop {
     ///
     /// The system has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { watched: Watched::around(Poller::new()?) })
+        Ok(Self { watched: watched(Poller::new()?) })
     }
 
     /// Runs until nothing is left to do: no link, no timer. To end a server, a handler, a timer or a
@@ -50,7 +51,7 @@ impl Loop {
     pub fn run<D>(&mut self, context: &mut Context<D>, data: &mut D) -> io::Result<()> {
         let stay = Stay { watched: &mut self.watched, context };
         loop {
-            let wait = Watch::prepare(stay.watched, stay.context);
+            let wait = stay.watched.prepare(stay.context);
             if wait == Wait::FOREVER && stay.context.link_count() == 0 {
                 return Ok(());
             }
@@ -73,7 +74,7 @@ impl Loop {
     ) -> io::Result<()> {
         let stay = Stay { watched: &mut self.watched, context };
         while running(data) {
-            let wait = Watch::prepare(stay.watched, stay.context);
+            let wait = stay.watched.prepare(stay.context);
             serve(stay.watched, stay.context, data, wait, None)?;
         }
         Ok(())
@@ -94,18 +95,18 @@ impl Loop {
         data: &mut D,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let wait = Watch::prepare(&mut self.watched, context);
+        let wait = self.watched.prepare(context);
         serve(&mut self.watched, context, data, wait, timeout)
     }
 
     /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
-        Watch::detach(&mut self.watched, context);
+        self.watched.detach(context);
     }
 
     /// [`Context::leave`]: says goodbye to every peer, and closes.
     pub fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        Watch::leave(&mut self.watched, context, data);
+        self.watched.leave(context, data);
     }
 }
 
@@ -117,7 +118,7 @@ struct Stay<'a, D> {
 
 impl<D> Drop for Stay<'_, D> {
     fn drop(&mut self) {
-        Watch::detach(self.watched, self.context);
+        self.watched.detach(self.context);
     }
 }
 
@@ -130,11 +131,12 @@ fn serve<D>(
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     let timeout = sooner(wait, timeout);
-    watched.sleeping(timeout);
-    let ready = watched.poller_mut().wait(timeout, EVENTS)?;
+    watched.sleeping(|| timeout);
+    let ready = watched.wait(timeout, EVENTS)?;
     for at in 0..ready {
-        if let Some(Event::Ready(fd, ready)) = watched.poller().event(at) {
-            watched.service(context, fd, ready, data);
+        if let Some(Event::Ready(fd, ready)) = watched.event(at) {
+            // What is not lodger's any more came too late.
+            let _ = watched.service(context, fd, ready, data);
         }
     }
     watched.service_timeouts(context, data);

@@ -9,11 +9,11 @@ mod system;
 
 pub(crate) use system::Poller;
 
-use lodger::{Context, Host, Ready, Wait};
+use lodger::Ready;
+use lodger::audit::Calls;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::{AsFd, RawFd};
-use std::time::Duration;
 
 /// What a wait reported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,96 +32,16 @@ impl Poller {
     }
 }
 
+impl Calls for Poller {}
+
 /// What stands between a context and its poller: nothing, and an audit in the tests of this crate.
 #[cfg(not(test))]
 pub(crate) type Watched = Poller;
 #[cfg(test)]
 pub(crate) type Watched = lodger::audit::Audited<Poller>;
 
-/// Everything that the loops here call a context for.
-pub(crate) trait Watch: Host + Sized {
-    fn around(poller: Poller) -> Self;
-
-    fn poller(&self) -> &Poller;
-
-    fn poller_mut(&mut self) -> &mut Poller;
-
-    /// The loop is about to sleep.
-    fn sleeping(&mut self, timeout: Option<Duration>) {
-        let _ = timeout;
-    }
-
-    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
-        context.prepare(self)
-    }
-
-    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
-        // What is not lodger's any more came too late.
-        let _ = context.service(fd, ready, data);
-    }
-
-    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.service_timeouts(data);
-    }
-
-    fn detach<D>(&mut self, context: &mut Context<D>) {
-        context.detach(self);
-    }
-
-    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.leave(self, data);
-    }
-}
-
-impl Watch for Poller {
-    fn around(poller: Poller) -> Self {
-        poller
-    }
-
-    fn poller(&self) -> &Poller {
-        self
-    }
-
-    fn poller_mut(&mut self) -> &mut Poller {
-        self
-    }
-}
-
-#[cfg(test)]
-impl Watch for lodger::audit::Audited<Poller> {
-    fn around(poller: Poller) -> Self {
-        Self::new(poller).exclusive()
-    }
-
-    fn poller(&self) -> &Poller {
-        &self.host
-    }
-
-    fn poller_mut(&mut self) -> &mut Poller {
-        &mut self.host
-    }
-
-    fn sleeping(&mut self, timeout: Option<Duration>) {
-        self.audit.sleeping(timeout);
-    }
-
-    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
-        Self::prepare(self, context)
-    }
-
-    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
-        let _ = self.audit.service(context, fd, ready, data);
-    }
-
-    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        self.audit.service_timeouts(context, data);
-    }
-
-    fn detach<D>(&mut self, context: &mut Context<D>) {
-        Self::detach(self, context);
-    }
-
-    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        Self::leave(self, context, data);
-    }
+pub(crate) fn watched(poller: Poller) -> Watched {
+    #[cfg(test)]
+    let poller = Watched::new(poller).exclusive();
+    poller
 }

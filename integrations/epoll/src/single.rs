@@ -1,6 +1,7 @@
 //! One descriptor for all of lodger's, with the deadline and the wake-up behind it.
 
-use crate::poller::{Event, Poller, Watch, Watched};
+use crate::poller::{Event, Poller, Watched, watched};
+use lodger::audit::Calls;
 use lodger::{Context, Io};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -40,7 +41,7 @@ impl<D> Single<D> {
     pub fn new(context: Context<D>) -> io::Result<Self> {
         let mut single = Self {
             context: Some(context),
-            watched: Watched::around(Poller::with_timer()?),
+            watched: watched(Poller::with_timer()?),
             edge_triggered: false,
             armed: Armed::Never,
         };
@@ -72,11 +73,11 @@ impl<D> Single<D> {
     /// What the system's poller fails with, for want of memory; nothing is lost, and the next dispatch goes on.
     pub fn dispatch(&mut self, max: usize, data: &mut D) -> io::Result<usize> {
         let most = max.clamp(1, EVENTS);
-        let events = self.watched.poller_mut().wait(Some(Duration::ZERO), most)?;
+        let events = self.watched.wait(Some(Duration::ZERO), most)?;
         let ready = Use(self).serve(events, data);
         self.prepare()?;
         // What was ready may be so still, and nobody would hear of it. What becomes so from here on is heard of.
-        if self.edge_triggered && events > 0 && self.watched.poller().is_readable()? {
+        if self.edge_triggered && events > 0 && self.watched.is_readable()? {
             self.arm(Armed::Now, Some(Duration::ZERO))?;
         }
         Ok(ready)
@@ -97,21 +98,21 @@ impl<D> Single<D> {
     /// Takes the context out again, for another loop. Nothing is closed.
     pub fn detach(mut self) -> Context<D> {
         let mut context = self.context.take().expect("a context is taken out only for good");
-        Watch::detach(&mut self.watched, &mut context);
+        self.watched.detach(&mut context);
         context
     }
 
     /// Says goodbye to every peer, and closes ([`Context::leave`]).
     pub fn leave(mut self, data: &mut D) {
         if let Some(mut context) = self.context.take() {
-            Watch::leave(&mut self.watched, &mut context, data);
+            self.watched.leave(&mut context, data);
         }
     }
 
     /// Has everything watched as it is to be, and the deadline armed.
     fn prepare(&mut self) -> io::Result<()> {
         let Some(context) = &mut self.context else { return Ok(()) };
-        let wait = Watch::prepare(&mut self.watched, context);
+        let wait = self.watched.prepare(context);
         let wanted = match wait.instant() {
             Some(at) => Armed::At(at),
             None if wait.is_now() => Armed::Now,
@@ -128,7 +129,7 @@ impl<D> Single<D> {
     }
 
     fn arm(&mut self, wanted: Armed, delay: Option<Duration>) -> io::Result<()> {
-        self.watched.poller_mut().arm(delay)?;
+        self.watched.arm(delay)?;
         self.armed = wanted;
         Ok(())
     }
@@ -152,10 +153,11 @@ impl<D> Use<'_, D> {
         let context = context.as_mut().expect("a context is taken out only for good");
         let mut ready = 0;
         for at in 0..events {
-            match watched.poller().event(at) {
+            match watched.event(at) {
                 Some(Event::Ready(fd, flags)) => {
                     ready += 1;
-                    watched.service(context, fd, flags, data);
+                    // What is not lodger's any more came too late.
+                    let _ = watched.service(context, fd, flags, data);
                 }
                 Some(Event::Own) => *armed = Armed::Never,
                 None => {}
@@ -177,20 +179,20 @@ impl<D> Drop for Use<'_, D> {
 impl<D> Drop for Single<D> {
     fn drop(&mut self) {
         if let Some(mut context) = self.context.take() {
-            Watch::detach(&mut self.watched, &mut context);
+            self.watched.detach(&mut context);
         }
     }
 }
 
 impl<D> AsFd for Single<D> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watched.poller().as_fd()
+        self.watched.as_fd()
     }
 }
 
 impl<D> AsRawFd for Single<D> {
     fn as_raw_fd(&self) -> RawFd {
-        self.watched.poller().as_fd().as_raw_fd()
+        self.watched.as_fd().as_raw_fd()
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
     }
 
     fn is_readable(single: &Single<Vec<u8>>) -> bool {
-        single.watched.poller().is_readable().unwrap()
+        single.watched.is_readable().unwrap()
     }
 
     /// As a host that has nothing else.
@@ -350,11 +352,11 @@ mod tests {
     #[test]
     fn what_cannot_be_armed_is_told_and_tried_again() {
         let (mut single, mut said) = (single(), Vec::new());
-        let with_timer = std::mem::replace(single.watched.poller_mut(), Poller::new().unwrap());
+        let with_timer = std::mem::replace(&mut *single.watched, Poller::new().unwrap());
         let failed = single.with(|io| io.after(Duration::from_millis(1), |said, _| said.push(b'a')));
         assert!(failed.is_err());
         assert!(single.dispatch(64, &mut said).is_err());
-        *single.watched.poller_mut() = with_timer;
+        *single.watched = with_timer;
         while said.is_empty() {
             single.dispatch(64, &mut said).unwrap();
             if said.is_empty() {

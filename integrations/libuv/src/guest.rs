@@ -1,8 +1,8 @@
 //! A context that lives in a libuv loop.
 
-use crate::Lodger;
 use crate::sys::{Awake, Events, Home, Prepare, Timer};
-use crate::watchers::Watchers;
+use crate::watchers::{Watched, Watchers, watched};
+use lodger::audit::Calls;
 use lodger::{Context, Io, Ready, Wait};
 use std::any::Any;
 use std::cell::{Cell, RefCell, RefMut};
@@ -61,7 +61,8 @@ type Task<D> = Box<dyn FnOnce(&mut D, &mut Io<D>)>;
 
 /// The guest in its loop. Its handles close when it is dropped.
 pub(crate) struct Stay<D> {
-    pub(crate) lodger: Lodger<D>,
+    context: Context<D>,
+    pub(crate) watched: Watched,
     pub(crate) data: D,
     prepare: Prepare,
     awake: Awake,
@@ -99,7 +100,8 @@ impl<D: 'static> Guest<D> {
         });
         let events: Weak<dyn Events> = Rc::downgrade(&inner) as Weak<dyn Events>;
         let mut stay = Stay {
-            lodger: Lodger::new(context, Watchers::new(home.clone(), events.clone())),
+            context,
+            watched: watched(Watchers::new(home.clone(), events.clone())),
             data,
             prepare: Prepare::new(home, events.clone()),
             awake: Awake::new(home, events.clone()),
@@ -172,7 +174,7 @@ impl<D: 'static> Guest<D> {
         }
         let stay = self.inner.end(Ending::Detach).expect("a guest that was not left is there");
         self.inner.resume_panic(&stay);
-        Ok((stay.lodger.context, stay.data))
+        Ok((stay.context, stay.data))
     }
 
     /// For a forked child: gives the descriptors' numbers back, and touches neither the loop, which shares its epoll descriptor
@@ -182,9 +184,9 @@ impl<D: 'static> Guest<D> {
         // A guest that is busy stays as it is, for good.
         let stay = self.inner.stay.try_borrow_mut().ok().and_then(|mut stay| stay.take());
         match stay {
-            Some(Stay { lodger, prepare, awake, timer, .. }) => {
-                lodger.abandon();
-                mem::forget((prepare, awake, timer));
+            Some(Stay { context, watched, prepare, awake, timer, .. }) => {
+                context.abandon();
+                mem::forget((watched, prepare, awake, timer));
             }
             None => mem::forget(self),
         }
@@ -192,7 +194,7 @@ impl<D: 'static> Guest<D> {
 
     #[cfg(test)]
     pub(crate) fn counts(&self) -> lodger::audit::Counts {
-        self.inner.stay.borrow().as_ref().unwrap().lodger.audited.counts()
+        self.inner.stay.borrow().as_ref().unwrap().watched.counts()
     }
 }
 
@@ -250,7 +252,7 @@ impl<D> Inner<D> {
         let mut borrowed = borrowed;
         let stay = borrowed.as_mut().expect("the caller has looked");
         stay.used();
-        let result = run(&mut stay.data, stay.lodger.context.io());
+        let result = run(&mut stay.data, stay.context.io());
         self.run_queue(stay);
         stay.stay_awake();
         result
@@ -260,7 +262,7 @@ impl<D> Inner<D> {
         loop {
             let Some(task) = self.queue.borrow_mut().pop_front() else { return };
             stay.used();
-            task(&mut stay.data, stay.lodger.context.io());
+            task(&mut stay.data, stay.context.io());
         }
     }
 
@@ -275,8 +277,8 @@ impl<D> Inner<D> {
         let mut stay = borrowed.take()?;
         drop(borrowed);
         match ending {
-            Ending::Detach => stay.lodger.detach(),
-            Ending::Leave => stay.lodger.leave(&mut stay.data),
+            Ending::Detach => stay.watched.detach(&mut stay.context),
+            Ending::Leave => stay.watched.leave(&mut stay.context, &mut stay.data),
         }
         // Outside the borrow: what is dropped may look for the queue.
         let queue = self.queue.take();
@@ -338,7 +340,7 @@ impl<D: 'static> Inner<D> {
             stay.timer.stop();
             stay.awake.set(false);
             stay.prepare.keep_alive(false);
-            stay.lodger.detach();
+            stay.watched.detach(&mut stay.context);
         }
     }
 }
@@ -347,8 +349,9 @@ impl<D: 'static> Events for Inner<D> {
     fn ready(self: Rc<Self>, fd: RawFd, ready: Option<Ready>) -> bool {
         let served = self.called(|_, stay| {
             stay.used();
-            let ready = ready.unwrap_or_else(|| stay.lodger.watchers().failed(fd));
-            stay.lodger.service(fd, ready, &mut stay.data);
+            let ready = ready.unwrap_or_else(|| stay.watched.failed(fd));
+            // What is not lodger's any more came too late.
+            let _ = stay.watched.service(&mut stay.context, fd, ready, &mut stay.data);
         });
         if !served {
             self.missed.borrow_mut().push(Missed::Ready(fd));
@@ -360,7 +363,7 @@ impl<D: 'static> Events for Inner<D> {
         let served = self.called(|_, stay| {
             stay.used();
             stay.armed = Wait::FOREVER;
-            stay.lodger.service_timeouts(&mut stay.data);
+            stay.watched.service_timeouts(&mut stay.context, &mut stay.data);
         });
         if !served {
             self.missed.borrow_mut().push(Missed::Due);
@@ -375,7 +378,7 @@ impl<D: 'static> Events for Inner<D> {
                 }
                 stay.prepare(inner.keeps_alive.get());
             }
-            stay.lodger.about_to_sleep(&inner.home);
+            stay.watched.sleeping(|| inner.home.backend_timeout());
         });
     }
 
@@ -402,7 +405,7 @@ impl<D> Stay<D> {
 
     fn missed(&mut self, missed: &Missed) {
         match *missed {
-            Missed::Ready(fd) => drop(self.lodger.watchers().failed(fd)),
+            Missed::Ready(fd) => drop(self.watched.failed(fd)),
             Missed::Due => self.armed = Wait::FOREVER,
         }
     }
@@ -410,8 +413,8 @@ impl<D> Stay<D> {
     fn prepare(&mut self, keeps_alive: bool) {
         self.used = false;
         self.awake.set(false);
-        let wait = self.lodger.prepare();
-        self.lodger.watchers().start_failed();
+        let wait = self.watched.prepare(&mut self.context);
+        self.watched.start_failed();
         if wait != self.armed {
             match wait.duration() {
                 Some(duration) => self.timer.start(duration.as_nanos()),
@@ -419,7 +422,7 @@ impl<D> Stay<D> {
             }
             self.armed = wait;
         }
-        let waits = wait != Wait::FOREVER || self.lodger.context.link_count() > 0;
+        let waits = wait != Wait::FOREVER || self.context.link_count() > 0;
         self.prepare.keep_alive(keeps_alive && waits);
     }
 }

@@ -59,11 +59,6 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(not(test))]
-mod calls;
-#[cfg(test)]
-#[path = "tests/audited.rs"]
-mod calls;
 mod guest;
 mod own;
 #[allow(unsafe_code)]
@@ -72,7 +67,6 @@ mod sys;
 mod tests;
 mod watchers;
 
-use calls::Lodger;
 pub use guest::{Guest, Local};
 pub use own::Loop;
 pub use sys::uv_loop_t;

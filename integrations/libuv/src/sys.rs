@@ -13,6 +13,7 @@ use std::marker::{PhantomData, PhantomPinned};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 /// A libuv loop. Pointers of other bindings and of C are cast to this.
 #[allow(non_camel_case_types, reason = "its name in libuv")]
@@ -43,7 +44,6 @@ unsafe extern "C" {
     fn uv_now(uv: *const uv_loop_t) -> u64;
     fn uv_update_time(uv: *mut uv_loop_t);
     fn uv_hrtime() -> u64;
-    #[cfg(test)]
     fn uv_backend_timeout(uv: *const uv_loop_t) -> c_int;
     fn uv_handle_size(kind: c_int) -> usize;
     fn uv_handle_get_data(handle: *const RawHandle) -> *mut c_void;
@@ -176,11 +176,12 @@ impl Home {
         own.close()
     }
 
-    /// How long the loop is going to sleep; -1 is for ever.
-    #[cfg(test)]
-    pub(crate) fn backend_timeout(&self) -> i32 {
+    /// How long the loop is going to sleep; `None` is for ever.
+    pub(crate) fn backend_timeout(&self) -> Option<Duration> {
         // SAFETY: as for `run`.
-        unsafe { uv_backend_timeout(self.as_ptr()) }
+        let millis = u64::try_from(unsafe { uv_backend_timeout(self.as_ptr()) }).ok()?;
+        // The loop's time may be a millisecond behind, and the timeout counts from there.
+        Some(Duration::from_millis(millis.saturating_sub(1)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What lodger wants watched: a libuv watcher for each descriptor.
 
 use crate::sys::{Events, Home, Poll};
+use lodger::audit::Calls;
 use lodger::{Host, Interest, Ready};
 use std::collections::HashMap;
 use std::io;
@@ -70,4 +71,18 @@ impl Host for Watchers {
     fn remove(&mut self, fd: BorrowedFd<'_>) {
         self.watchers.remove(&fd.as_raw_fd());
     }
+}
+
+impl Calls for Watchers {}
+
+/// What stands between a context and its watchers: nothing, and an audit in the tests of this crate.
+#[cfg(not(test))]
+pub(crate) type Watched = Watchers;
+#[cfg(test)]
+pub(crate) type Watched = lodger::audit::Audited<Watchers>;
+
+pub(crate) fn watched(watchers: Watchers) -> Watched {
+    #[cfg(test)]
+    let watchers = Watched::new(watchers).exclusive();
+    watchers
 }

@@ -4,7 +4,6 @@ use crate::sys;
 use lodger::{Context, Host, Interest, Served, Wait};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
 
 /// An array for `poll(2)` with lodger's entries and the host's own, called *foreign*.
 ///
@@ -112,17 +111,6 @@ impl PollArray {
         self.wait_millis(wait.into().poll_millis())
     }
 
-    /// [`wait`](Self::wait), for `limit` at most.
-    pub(crate) fn wait_at_most(&mut self, wait: Wait, limit: Option<Duration>) -> io::Result<usize> {
-        let limit =
-            limit.map(|limit| i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
-        self.wait_millis(match (limit, wait.poll_millis()) {
-            (None, millis) => millis,
-            (Some(limit), -1) => limit,
-            (Some(limit), millis) => limit.min(millis),
-        })
-    }
-
     /// The next entry that the last wait found ready, lodger's or foreign, in the order of the array; `None` when all have
     /// been seen. Entries may be added and removed between two calls.
     pub fn next_ready(&mut self) -> Option<&mut libc::pollfd> {
@@ -165,7 +153,8 @@ impl PollArray {
         }
     }
 
-    fn wait_millis(&mut self, millis: i32) -> io::Result<usize> {
+    /// As [`wait`](Self::wait), -1 is for ever.
+    pub(crate) fn wait_millis(&mut self, millis: i32) -> io::Result<usize> {
         if !self.holes.is_empty() {
             self.close_gaps();
         }
@@ -264,6 +253,7 @@ mod tests {
     use lodger::{Env, SystemEnv};
     use std::io::{PipeReader, PipeWriter, Write, pipe};
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     /// Pipes with something to read in each, all polled as foreign.
     fn ready_pipes(array: &mut PollArray, count: usize) -> Vec<(PipeReader, PipeWriter)> {
@@ -394,11 +384,6 @@ mod tests {
         assert!(before.elapsed() >= Duration::from_micros(10));
         assert_eq!(array.wait(Duration::ZERO).unwrap(), 0);
         assert_eq!(array.wait(Wait::NOW).unwrap(), 0);
-        assert_eq!(array.wait_at_most(Wait::FOREVER, Some(Duration::ZERO)).unwrap(), 0);
-        assert_eq!(array.wait_at_most(Wait::NOW, Some(Duration::MAX)).unwrap(), 0);
-        let before = SystemEnv.now();
-        assert_eq!(array.wait_at_most(Wait::FOREVER, Some(Duration::from_nanos(1))).unwrap(), 0);
-        assert!(before.elapsed() >= Duration::from_micros(500), "rounded up to a millisecond");
     }
 
     #[test]

@@ -113,3 +113,10 @@ pub use array::PollArray;
 pub use inherited::inherited_listeners;
 pub use run::Loop;
 pub use vec::{VecHost, compact, poll};
+
+// The tests of the loop, once more, with the audit between array and context.
+#[cfg(test)]
+extern crate self as lodger_poll;
+#[cfg(test)]
+#[path = "../tests/own.rs"]
+mod audited;

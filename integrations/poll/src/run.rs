@@ -1,7 +1,8 @@
 //! A loop for programs that have none.
 
 use crate::PollArray;
-use lodger::{Context, Wait};
+use lodger::audit::Calls;
+use lodger::{Context, Served, Wait};
 use std::io;
 use std::time::Duration;
 
@@ -20,15 +21,29 @@ use std::time::Duration;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[doc(alias("lws_service", "libwebsocket_service"))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loop {
-    array: PollArray,
+    array: Watched,
+}
+
+impl Calls for PollArray {}
+
+/// What stands between a context and its array: nothing, and an audit in the tests of this crate.
+#[cfg(not(test))]
+type Watched = PollArray;
+#[cfg(test)]
+type Watched = lodger::audit::Audited<PollArray>;
+
+fn watched(array: PollArray) -> Watched {
+    #[cfg(test)]
+    let array = Watched::new(array).exclusive();
+    array
 }
 
 impl Loop {
     /// A loop that watches nothing yet.
     pub fn new() -> Self {
-        Self::default()
+        Self { array: watched(PollArray::new()) }
     }
 
     /// Runs until nothing is left to do: no link, no timer. To end a server, a handler, a timer or a
@@ -43,7 +58,7 @@ impl Loop {
     pub fn run<D>(&mut self, context: &mut Context<D>, data: &mut D) -> io::Result<()> {
         let stay = Stay { array: &mut self.array, context };
         loop {
-            let wait = stay.context.prepare(stay.array);
+            let wait = stay.array.prepare(stay.context);
             if wait == Wait::FOREVER && stay.context.link_count() == 0 {
                 return Ok(());
             }
@@ -67,7 +82,7 @@ impl Loop {
     ) -> io::Result<()> {
         let stay = Stay { array: &mut self.array, context };
         while running(data) {
-            let wait = stay.context.prepare(stay.array);
+            let wait = stay.array.prepare(stay.context);
             serve(stay.array, stay.context, data, wait, None)?;
         }
         Ok(())
@@ -88,57 +103,77 @@ impl Loop {
         data: &mut D,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let wait = context.prepare(&mut self.array);
+        let wait = self.array.prepare(context);
         serve(&mut self.array, context, data, wait, timeout)
     }
 
     /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
-        context.detach(&mut self.array);
+        self.array.detach(context);
     }
 
     /// [`Context::leave`]: says goodbye to every peer, and closes.
     pub fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.leave(&mut self.array, data);
+        self.array.leave(context, data);
     }
 }
 
 /// A context in the array of a running loop: detached at the end, whichever way that comes.
 struct Stay<'a, D> {
-    array: &'a mut PollArray,
+    array: &'a mut Watched,
     context: &'a mut Context<D>,
 }
 
 impl<D> Drop for Stay<'_, D> {
     fn drop(&mut self) {
-        self.context.detach(self.array);
+        self.array.detach(self.context);
     }
 }
 
 /// From the sleep to the end of a turn.
 fn serve<D>(
-    array: &mut PollArray,
+    array: &mut Watched,
     context: &mut Context<D>,
     data: &mut D,
     wait: Wait,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let ready = array.wait_at_most(wait, timeout)?;
-    while let Some(entry) = array.serve(context, data) {
+    let millis = sooner(wait, timeout);
+    array.sleeping(|| u64::try_from(millis).ok().map(Duration::from_millis));
+    let found = array.wait_millis(millis)?;
+    while let Some(mut entry) = array.next_ready().copied() {
+        let served = array.service_fd(context, &mut entry, data);
         // Left by a context that was dropped without detaching; it would be reported for ever.
-        if entry.revents & libc::POLLNVAL != 0 {
+        if served == Served::Foreign && entry.revents & libc::POLLNVAL != 0 {
             array.forget(entry.fd);
         }
     }
-    context.service_timeouts(data);
-    Ok(ready)
+    array.service_timeouts(context, data);
+    Ok(found)
+}
+
+/// The shorter of the two, in milliseconds; -1 is for ever.
+fn sooner(wait: Wait, timeout: Option<Duration>) -> i32 {
+    let timeout =
+        timeout.map(|timeout| i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+    match (timeout, wait.poll_millis()) {
+        (None, millis) => millis,
+        (Some(timeout), -1) => timeout,
+        (Some(timeout), millis) => timeout.min(millis),
+    }
+}
+
+impl Default for Loop {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use lodger::audit::Audited;
-    use lodger::{Cx, Env, Interest, Served, SystemEnv, fd};
+    use lodger::{Cx, Env, Interest, SystemEnv, fd};
     use std::fs::File;
     use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
     use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -190,6 +225,16 @@ mod tests {
         own.detach(&mut context);
         assert!(own.array.is_empty());
         context.abandon();
+    }
+
+    #[test]
+    fn shorter_of_two_times_is_slept_rounded_up() {
+        assert_eq!(sooner(Wait::FOREVER, None), -1);
+        assert_eq!(sooner(Wait::FOREVER, Some(Duration::ZERO)), 0);
+        assert_eq!(sooner(Wait::FOREVER, Some(Duration::from_nanos(1))), 1);
+        assert_eq!(sooner(Wait::FOREVER, Some(Duration::MAX)), i32::MAX);
+        assert_eq!(sooner(Wait::NOW, Some(Duration::MAX)), 0);
+        assert_eq!(sooner(Duration::from_secs(9).into(), Some(Duration::from_millis(5))), 5);
     }
 
     #[test]
@@ -322,7 +367,7 @@ mod tests {
 
     #[test]
     fn closed_descriptor_of_nobody_is_dropped() {
-        let mut own = Loop::new();
+        let mut own = Loop { array: Audited::new(PollArray::new()) };
         own.array.insert_foreign(700, libc::POLLIN).unwrap(); // a number that nothing of this process has
         let mut context: Context = Context::new();
         let _ = own.turn(&mut context, &mut (), Some(Duration::ZERO)).unwrap();

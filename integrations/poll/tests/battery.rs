@@ -1,9 +1,10 @@
-//! What every adapter is tested with: an array of one's own, the same with a loop that misbehaves, and `Loop`.
+//! What every adapter is tested with: an array of one's own, the same with a loop that relies on being woken, and
+//! with one that misbehaves.
 
 use lodger::audit::{Audited, Blame};
 use lodger::{Context, Host, Interest, Ready, Served, Wait};
 use lodger_battery::{Adapter, Ending, Mischief, State, Then};
-use lodger_poll::{Loop, PollArray};
+use lodger_poll::PollArray;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -138,17 +139,44 @@ impl Adapter for Unruly {
     }
 }
 
-struct OwnLoop;
+/// Sleeps on without a `prepare` when nothing but the host's own descriptor was ready: the context wakes it.
+struct Lazy;
 
-impl Adapter for OwnLoop {
+impl Adapter for Lazy {
+    const FOREIGN: bool = true;
+    const SELF_WAKE: bool = true;
+
     fn run(mut contexts: Vec<Context<State>>, mut state: State) {
         let mut context = contexts.remove(0);
-        let mut own = Loop::new();
-        while state.survive(|state| own.run_while(&mut context, state, State::goes_on).unwrap()).is_none() {}
-        match state.ending() {
-            Ending::Leave => own.leave(&mut context, &mut state),
-            Ending::Drop => own.detach(&mut context),
+        let mut host = Audited::new(PollArray::new()).spin_after(SPIN);
+        let foreign = state.foreign().as_raw_fd();
+        host.insert_foreign(foreign, libc::POLLIN).unwrap();
+        let mut wait = host.prepare(&mut context);
+        while state.goes_on() {
+            host.audit.sleeping(wait.duration());
+            host.wait(wait).unwrap();
+            let mut is_due = wait.poll_millis() == 0;
+            while let Some(mut entry) = host.next_ready().copied() {
+                is_due |= entry.fd != foreign;
+                if entry.fd != foreign {
+                    let _ = state.survive(|state| host.audit.service_fd(&mut context, &mut entry, state));
+                    continue;
+                }
+                match state.foreign_ready(context.io()) {
+                    Then::GoOn => {}
+                    Then::Move => {
+                        host.detach(&mut context);
+                        is_due = true;
+                    }
+                    Then::End(_) => unreachable!("it is alone"),
+                }
+            }
+            if is_due {
+                let _ = state.survive(|state| host.audit.service_timeouts(&mut context, state));
+                wait = host.prepare(&mut context);
+            }
         }
+        end((context, host), state.ending(), &mut state);
     }
 }
 
@@ -156,10 +184,10 @@ mod in_array {
     lodger_battery::battery!(super::InArray);
 }
 
-mod in_an_unruly_array {
-    lodger_battery::battery!(super::Unruly);
+mod in_an_array_that_sleeps_on {
+    lodger_battery::battery!(super::Lazy);
 }
 
-mod in_a_loop_of_its_own {
-    lodger_battery::battery!(super::OwnLoop);
+mod in_an_unruly_array {
+    lodger_battery::battery!(super::Unruly);
 }

@@ -1,6 +1,7 @@
 //! lodger's descriptors in a poller, under their own numbers.
 
-use lodger::{Context, Host, Interest, Ready, Wait};
+use lodger::audit::Calls;
+use lodger::{Host, Interest, Ready};
 use polling::{Event, Events, PollMode, Poller};
 use std::io;
 use std::num::NonZeroUsize;
@@ -80,96 +81,16 @@ impl Host for Watcher {
     }
 }
 
+impl Calls for Watcher {}
+
 /// What stands between a context and its poller: nothing, and an audit in the tests of this crate.
 #[cfg(not(test))]
 pub(crate) type Watched = Watcher;
 #[cfg(test)]
 pub(crate) type Watched = lodger::audit::Audited<Watcher>;
 
-/// Everything that the loops here call a context for.
-pub(crate) trait Watch: Host + Sized {
-    fn around(watcher: Watcher) -> Self;
-
-    fn watcher(&self) -> &Watcher;
-
-    fn watcher_mut(&mut self) -> &mut Watcher;
-
-    /// The loop is about to sleep.
-    fn sleeping(&mut self, timeout: Option<Duration>) {
-        let _ = timeout;
-    }
-
-    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
-        context.prepare(self)
-    }
-
-    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
-        // What is not lodger's any more came too late.
-        let _ = context.service(fd, ready, data);
-    }
-
-    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.service_timeouts(data);
-    }
-
-    fn detach<D>(&mut self, context: &mut Context<D>) {
-        context.detach(self);
-    }
-
-    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        context.leave(self, data);
-    }
-}
-
-impl Watch for Watcher {
-    fn around(watcher: Watcher) -> Self {
-        watcher
-    }
-
-    fn watcher(&self) -> &Watcher {
-        self
-    }
-
-    fn watcher_mut(&mut self) -> &mut Watcher {
-        self
-    }
-}
-
-#[cfg(test)]
-impl Watch for lodger::audit::Audited<Watcher> {
-    fn around(watcher: Watcher) -> Self {
-        Self::new(watcher).exclusive()
-    }
-
-    fn watcher(&self) -> &Watcher {
-        &self.host
-    }
-
-    fn watcher_mut(&mut self) -> &mut Watcher {
-        &mut self.host
-    }
-
-    fn sleeping(&mut self, timeout: Option<Duration>) {
-        self.audit.sleeping(timeout);
-    }
-
-    fn prepare<D>(&mut self, context: &mut Context<D>) -> Wait {
-        Self::prepare(self, context)
-    }
-
-    fn service<D>(&mut self, context: &mut Context<D>, fd: RawFd, ready: Ready, data: &mut D) {
-        let _ = self.audit.service(context, fd, ready, data);
-    }
-
-    fn service_timeouts<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        self.audit.service_timeouts(context, data);
-    }
-
-    fn detach<D>(&mut self, context: &mut Context<D>) {
-        Self::detach(self, context);
-    }
-
-    fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
-        Self::leave(self, context, data);
-    }
+pub(crate) fn watched(watcher: Watcher) -> Watched {
+    #[cfg(test)]
+    let watcher = Watched::new(watcher).exclusive();
+    watcher
 }

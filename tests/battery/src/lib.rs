@@ -35,6 +35,7 @@
 pub mod cases;
 mod client;
 mod descriptors;
+mod handlers;
 mod mischief;
 mod state;
 mod town;
@@ -58,6 +59,9 @@ pub trait Adapter {
     const SEVERAL: bool = false;
     /// The loop watches descriptors of the host's own, and its callbacks can reach the context.
     const FOREIGN: bool = false;
+    /// After a callback of the host's own has used a context, the loop sleeps without a `prepare`: the contexts wake it by
+    /// themselves ([`Builder::self_wake`](lodger::Builder::self_wake)).
+    const SELF_WAKE: bool = false;
     /// The loop does not report late, twice, or what is not so: see [`Mischief`].
     const HONEST: bool = true;
     /// How many turns it takes at the most to serve one descriptor and sleep again.
@@ -105,6 +109,7 @@ macro_rules! battery {
             contexts_in_one_loop_do_not_disturb_each_other
             descriptors_of_the_host_are_served_in_every_turn_of_a_flood
             context_is_used_by_the_hosts_own_callbacks
+            context_that_wakes_its_loop_is_used_from_outside_and_lets_it_sleep_again
             idle_context_wakes_nobody
             leaving_says_goodbye_to_everybody
             dropping_closes_everything
@@ -131,12 +136,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs `script`, the peers' part, in a thread of its own, against `contexts` contexts in the adapter's loop. Afterwards
 /// nothing is left of them: no descriptor, for one.
 fn run<A: Adapter>(contexts: usize, script: impl FnOnce(&Town) + Send + 'static) -> Heard {
+    run_as::<A>(contexts, A::SELF_WAKE, script)
+}
+
+/// The same with contexts that wake their loop by themselves, or do not.
+fn run_as<A: Adapter>(
+    contexts: usize,
+    self_wake: bool,
+    script: impl FnOnce(&Town) + Send + 'static,
+) -> Heard {
     // One at a time: the tests of a file are run by threads of one process, and each looks at the descriptors of all.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     A::first_of_all();
     let before = Descriptors::open();
-    let (town, contexts, state) = Town::found(contexts);
+    let (town, contexts, state) = Town::found(contexts, self_wake);
     let outside = state.outside();
     let (running, ended) = mpsc::channel::<()>();
     let peers = thread::spawn(move || {

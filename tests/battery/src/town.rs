@@ -1,10 +1,11 @@
 //! The server, and the peers' view of it.
 
 use crate::client::{Client, UPGRADE};
-use crate::state::{Hall, Shout, State};
+use crate::handlers::{Hall, Shout};
+use crate::state::{Bell, State};
 use crate::{Adapter, PATIENCE};
 use lodger::{Context, Io, Limits, Listen, Peer, Remote, Site, SiteId, raw};
-use std::io::{PipeWriter, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 /// What the peers know of the server.
 pub(crate) struct Town {
     pub(crate) places: Vec<Place>,
-    bell: PipeWriter,
+    bell: Bell,
 }
 
 /// What they know of one context.
@@ -37,9 +38,9 @@ pub(crate) fn listen(io: &mut Io<State>, site: SiteId) -> (lodger::ListenerId, S
 }
 
 impl Town {
-    pub(crate) fn found(contexts: usize) -> (Self, Vec<Context<State>>, State) {
+    pub(crate) fn found(contexts: usize, self_wake: bool) -> (Self, Vec<Context<State>>, State) {
         let (state, bell) = State::new();
-        let (places, contexts) = (0..contexts).map(|_| found_one()).unzip();
+        let (places, contexts) = (0..contexts).map(|_| found_one(self_wake)).unzip();
         (Self { places, bell }, contexts, state)
     }
 
@@ -54,7 +55,19 @@ impl Town {
 
     /// Makes the host's own descriptor readable.
     pub(crate) fn ring(&self, byte: u8) {
-        (&self.bell).write_all(&[byte]).expect("the host reads");
+        (&self.bell.writer).write_all(&[byte]).expect("the host reads");
+    }
+
+    /// Has a callback of the host's own use the first context. Nothing else is asked of the loop.
+    pub(crate) fn errand<R: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut State, &mut Io<State>) -> R + Send + 'static,
+    ) -> R {
+        let (answer, answered) = mpsc::channel();
+        let errand = move |state: &mut State, io: &mut Io<State>| drop(answer.send(errand(state, io)));
+        assert!(self.bell.errands.send(Box::new(errand)).is_ok(), "the host is gone");
+        self.ring(b'e');
+        answered.recv_timeout(PATIENCE).expect("the host reads")
     }
 
     pub(crate) fn websocket(&self) -> Client {
@@ -161,8 +174,8 @@ pub(crate) fn silence(time: Duration) {
     assert_eq!(nothing.recv_timeout(time), Err(RecvTimeoutError::Timeout));
 }
 
-fn found_one() -> (Place, Context<State>) {
-    let mut context: Context<State> = Context::new();
+fn found_one(self_wake: bool) -> (Place, Context<State>) {
+    let mut context: Context<State> = Context::builder().self_wake(self_wake).build();
     let remote = context.remote().expect("descriptors are left");
     let io = context.io();
     let site = io.add_site(Site::new().protocol("", Hall));
