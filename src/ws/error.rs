@@ -31,13 +31,15 @@ pub enum ProtocolError {
     CloseTooShort,
     /// A Close carried a status code that must not be sent (section 7.4).
     CloseCode,
+    /// A compressed message is not what a compressor makes (RFC 7692, section 7.2.2).
+    InvalidDeflate,
 }
 
 impl ProtocolError {
     /// The status code our Close carries for this error (section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
-            Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::InvalidUtf8 | Self::InvalidDeflate => CloseCode::INVALID_PAYLOAD,
             Self::ReservedBits
             | Self::Opcode
             | Self::Masking
@@ -68,6 +70,7 @@ impl fmt::Display for ProtocolError {
             Self::InvalidUtf8 => "text is not UTF-8",
             Self::CloseTooShort => "body of a close frame is one byte",
             Self::CloseCode => "status code that must not be sent",
+            Self::InvalidDeflate => "compressed message is invalid",
         })
     }
 }
@@ -76,10 +79,11 @@ impl std::error::Error for ProtocolError {}
 
 /// A frame or message larger than what [`Settings`](super::Settings) allow. The peer gets Close 1009 (section 7.4.1).
 ///
-/// It is known from the header, before any of the excess is taken in.
+/// It is known from the header, before any of the excess is taken in; of a compressed message, while it is inflated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooLarge {
-    /// What was announced, in bytes: the frame's payload, or that of the message's frames so far, this one included.
+    /// What was announced, in bytes: the frame's payload, or that of the message's frames so far, this one included. What a
+    /// compressed message comes to is not known: one byte more than is allowed.
     pub size: u64,
     /// What is allowed.
     pub limit: u64,

@@ -47,7 +47,11 @@
 //! closed, and how it ended.
 
 mod close;
+#[cfg(feature = "deflate")]
+pub mod deflate;
 mod error;
+#[cfg(feature = "deflate")]
+mod extensions;
 mod frame;
 pub mod handshake;
 pub mod mask;

@@ -26,18 +26,16 @@ pub enum Receive {
 pub struct Settings {
     /// Whole messages or pieces. A change takes effect with the next message.
     pub receive: Receive,
-    /// The longest message that is received whole, in bytes. Default 16 MiB. Does not apply to pieces.
+    /// The longest message that is received whole, in bytes; of a compressed one, what it is inflated to. Default 16 MiB.
+    /// Does not apply to pieces.
     pub max_message: usize,
     /// The longest payload that one frame may announce, in bytes, also in pieces. Default: no limit.
     pub max_frame: u64,
-    /// The reserved bits of data frames that negotiated extensions give a meaning, as in [`Header::rsv`]. No extension
-    /// exists yet: permessage-deflate (RFC 7692) is to set RSV1 here.
-    pub(crate) rsv: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { receive: Receive::Whole, max_message: 16 * 1024 * 1024, max_frame: u64::MAX, rsv: 0 }
+        Self { receive: Receive::Whole, max_message: 16 * 1024 * 1024, max_frame: u64::MAX }
     }
 }
 
@@ -95,6 +93,18 @@ impl Receiver {
         settings: &Settings,
         spare: &mut Spare,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
+        self.next_through(input, settings, spare, ())
+    }
+
+    /// The same, with compressed messages, or what else an extension makes of a message, taken through `extension`.
+    #[inline(always)]
+    pub(super) fn next_through<'a, E: Incoming<'a>>(
+        &'a mut self,
+        input: &'a mut [u8],
+        settings: &Settings,
+        spare: &mut Spare,
+        extension: E,
+    ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         let masked = self.reads == Reads::Masked;
         let found = if masked {
             self.short_limit::<true>(settings).and_then(|limit| ShortFrame::find::<true>(input, limit))
@@ -109,7 +119,7 @@ impl Receiver {
                 Err(error) => Err(self.fail(error.into())),
             };
         }
-        self.next_otherwise(input, settings, spare)
+        self.next_otherwise(input, settings, spare, extension)
     }
 
     /// Whether nothing is held, and the next byte begins a frame.
@@ -146,23 +156,25 @@ impl Receiver {
     /// All that is not a complete, unfragmented, short data frame.
     #[cold]
     #[inline(never)]
-    fn next_otherwise<'a>(
+    fn next_otherwise<'a, E: Incoming<'a>>(
         &'a mut self,
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        mut extension: E,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         spare.put(self.message.take_if(|message| message.complete));
         let mut start = 0;
         let (end, found) = loop {
-            match self.step(&mut input[start..], settings, spare).map_err(|error| self.fail(error))? {
+            let step = self.step(&mut input[start..], settings, spare, &mut extension);
+            match step.map_err(|error| self.fail(error))? {
                 Step::Starved => return Ok((start, None)),
                 Step::Used(used) => start += used,
                 Step::Found(used, found) => break (start + used, found),
             }
         };
         let Self { reads, message } = self;
-        match found.event(&input[start..end], message.as_deref()) {
+        match found.event(&input[start..end], message.as_deref(), extension.into_decoded()) {
             Ok(event) => Ok((end, Some(event))),
             Err(error) => {
                 *reads = Reads::Nothing;
@@ -172,11 +184,12 @@ impl Receiver {
     }
 
     /// Goes on with the payload under way, or with the next header. What is found is unmasked.
-    fn step(
+    fn step<'a, E: Incoming<'a>>(
         &mut self,
         input: &mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        extension: &mut E,
     ) -> Result<Step, ReceiveError> {
         let Some(side) = self.reads.side() else {
             return Ok(if input.is_empty() { Step::Starved } else { Step::Used(input.len()) });
@@ -184,14 +197,21 @@ impl Receiver {
         if let Some(message) = &mut self.message
             && let Some(frame) = message.frame
         {
-            let step = message.take_payload(frame, input)?;
+            let step = match message.encoded {
+                None => message.take_payload(frame, input)?,
+                Some(_) => message.take_encoded(frame, input, settings.max_message, extension)?,
+            };
             // Pieces leave nothing behind that the event could borrow.
             self.message.take_if(|message| message.complete && matches!(message.content, Content::Pieces(_)));
             return Ok(step);
         }
-        let Some((header, used)) = Header::decode(input, side, settings.rsv)? else {
+        let Some((header, used)) = Header::decode(input, side, E::RSV)? else {
             return Ok(Step::Starved);
         };
+        // A bit that is for a message as a whole stands in its first frame (RFC 7692, section 6.1).
+        if header.rsv != 0 && !matches!(header.opcode, Opcode::Text | Opcode::Binary) {
+            return Err(ProtocolError::ReservedBits.into());
+        }
         if header.opcode.is_control() {
             return Ok(self.control(header, used, input));
         }
@@ -228,21 +248,23 @@ impl Receiver {
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart.into()),
             _ => return Err(ProtocolError::MessageWithinMessage.into()),
         };
-        let (receive, before) = match &self.message {
-            Some(message) => (message.content.receive(), message.size),
-            None => (settings.receive, 0),
+        let (receive, before, encoded) = match &self.message {
+            Some(message) => (message.content.receive(), message.size, message.encoded.is_some()),
+            None => (settings.receive, 0, header.rsv != 0),
         };
         let size = before.saturating_add(header.length);
-        if receive == Receive::Whole && size > settings.max_message as u64 {
+        // What a compressed message comes to is not known from its header.
+        if receive == Receive::Whole && !encoded && size > settings.max_message as u64 {
             return Err(TooLarge { size, limit: settings.max_message as u64 }.into());
         }
         if self.message.is_none()
             && header.fin
+            && !encoded
             && let Some(payload) = complete_payload(header, used, input)
         {
             return Ok(Step::Found(payload.end, Found::Unfragmented(kind, receive, payload)));
         }
-        let message = self.message.get_or_insert_with(|| spare.take(kind, receive, size));
+        let message = self.message.get_or_insert_with(|| spare.begin(kind, receive, size, encoded));
         message.size = size;
         message.frame =
             Some(Frame { masking: header.masking, remaining: header.length, is_final: header.fin });
@@ -254,6 +276,55 @@ impl Receiver {
     pub(crate) fn fail(&mut self, error: ReceiveError) -> ReceiveError {
         *self = Self { reads: Reads::Nothing, message: None };
         error
+    }
+}
+
+/// What an extension makes of the payload of messages that a reserved bit marks (RFC 6455, sections 5.2 and 9.2). `()` is
+/// none.
+pub(super) trait Incoming<'a> {
+    /// The reserved bits that it gives a meaning, as in [`Header::rsv`].
+    const RSV: u8;
+
+    /// Takes what comes next of a message's payload; `last` says that the message ends with `input`.
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError>;
+
+    /// What the last call of `decode` made of it.
+    fn decoded(&self) -> &[u8];
+
+    /// The same, to be handed out.
+    fn into_decoded(self) -> &'a [u8];
+}
+
+/// What [`Incoming::decode`] did with its input.
+pub(super) struct Decoded {
+    pub(super) used: usize,
+    pub(super) next: Next,
+}
+
+/// What it needs next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Next {
+    /// More input: all there was is used.
+    Input,
+    /// To be called again, with what was not used, also if that is nothing.
+    Again,
+    /// Nothing: the message has ended.
+    Nothing,
+}
+
+impl Incoming<'_> for () {
+    const RSV: u8 = 0;
+
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError> {
+        Ok(Decoded { used: input.len(), next: if last { Next::Nothing } else { Next::Input } })
+    }
+
+    fn decoded(&self) -> &[u8] {
+        &[]
+    }
+
+    fn into_decoded(self) -> &'static [u8] {
+        &[]
     }
 }
 
@@ -346,6 +417,8 @@ pub(crate) struct Partial {
     utf8: Utf8,
     /// The frame whose payload is under way; `None` between frames.
     frame: Option<Frame>,
+    /// What the extension needs, if the payload goes through it.
+    encoded: Option<Next>,
     /// What the frames have announced so far, in bytes.
     size: u64,
     /// Nothing of the message has been handed out.
@@ -366,6 +439,13 @@ impl Spare {
         if let Some(message) = message.filter(|message| (1..=SPARE).contains(&message.content.capacity())) {
             self.0 = Some(message);
         }
+    }
+
+    /// A message that begins with a frame of `size` bytes. What is encoded may become far more than that.
+    fn begin(&mut self, kind: MessageKind, receive: Receive, size: u64, encoded: bool) -> Box<Partial> {
+        let mut message = self.take(kind, receive, if encoded { u64::MAX } else { size });
+        message.encoded = encoded.then_some(Next::Input);
+        message
     }
 
     /// A message that begins with a frame of `size` bytes. What is far larger than that is not taken for it.
@@ -407,7 +487,15 @@ impl Partial {
             (Receive::Whole, MessageKind::Text) => Content::Text(String::new()),
             (Receive::Whole, MessageKind::Binary) => Content::Binary(Vec::new()),
         };
-        Self { content, utf8: Utf8::default(), frame: None, size: 0, first: true, complete: false }
+        Self {
+            content,
+            utf8: Utf8::default(),
+            frame: None,
+            encoded: None,
+            size: 0,
+            first: true,
+            complete: false,
+        }
     }
 
     /// Takes what `input` has of the payload of `frame`, the one under way.
@@ -441,7 +529,73 @@ impl Partial {
             Content::Text(_) | Content::Binary(_) | Content::Pieces(_) => Step::Used(used),
         })
     }
+
+    /// The same for a payload that goes through an extension. A message that is kept may have `limit` bytes behind it.
+    fn take_encoded<'a, E: Incoming<'a>>(
+        &mut self,
+        mut frame: Frame,
+        input: &mut [u8],
+        limit: usize,
+        extension: &mut E,
+    ) -> Result<Step, ReceiveError> {
+        let available =
+            usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.len()).min(ENCODED_AT_ONCE);
+        if available == 0 && frame.remaining > 0 && self.encoded == Some(Next::Input) {
+            return Ok(Step::Starved);
+        }
+        let payload = &mut input[..available];
+        let last = frame.is_final && frame.remaining == available as u64;
+        if let Some(key) = frame.masking {
+            mask::apply(key, payload);
+        }
+        let Decoded { used, next } = extension.decode(payload, last)?;
+        if let Some(key) = &mut frame.masking {
+            *key = mask::rotate(*key, used);
+            // The rest comes again, and is unmasked again.
+            mask::apply(*key, &mut payload[used..]);
+        }
+        frame.remaining -= used as u64;
+        self.frame = (frame.remaining > 0 || next == Next::Again).then_some(frame);
+        self.encoded = Some(next);
+        self.complete = next == Next::Nothing;
+        self.take_decoded(frame, used, limit, extension.decoded())
+    }
+
+    /// Validates what came out of an extension, and keeps it or hands it out.
+    fn take_decoded(
+        &mut self,
+        frame: Frame,
+        used: usize,
+        limit: usize,
+        decoded: &[u8],
+    ) -> Result<Step, ReceiveError> {
+        let room = match self.content.receive() {
+            Receive::Whole => limit.saturating_sub(self.content.len()),
+            Receive::Pieces => decoded.len(),
+        };
+        // What fits is judged first, so that it does not matter how much came at once.
+        let (fits, beyond) = decoded.split_at(room.min(decoded.len()));
+        let limit = limit as u64;
+        self.content.append(fits, &mut self.utf8, limit)?;
+        if !beyond.is_empty() {
+            return Err(TooLarge { size: limit.saturating_add(1), limit }.into());
+        }
+        if self.complete && !self.utf8.is_complete() {
+            return Err(ProtocolError::InvalidUtf8.into());
+        }
+        Ok(match self.content {
+            Content::Pieces(kind) if !decoded.is_empty() || self.complete => {
+                let first = std::mem::replace(&mut self.first, false);
+                Step::Found(used, Found::DecodedPiece { kind, first, last: self.complete, frame })
+            }
+            Content::Text(_) | Content::Binary(_) if self.complete => Step::Found(used, Found::Collected),
+            Content::Text(_) | Content::Binary(_) | Content::Pieces(_) => Step::Used(used),
+        })
+    }
 }
+
+/// The most payload that an extension gets at once: what it does not use is unmasked in vain.
+const ENCODED_AT_ONCE: usize = 4096;
 
 impl Content {
     fn kind(&self) -> MessageKind {
@@ -469,6 +623,14 @@ impl Content {
         match kind {
             MessageKind::Text => Self::Text(String::from_utf8(bytes).unwrap_or_default()),
             MessageKind::Binary => Self::Binary(bytes),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Pieces(_) => 0,
         }
     }
 
@@ -525,16 +687,23 @@ enum Step {
     Found(usize, Found),
 }
 
-/// An event by its place in the bytes that gave it. Only when nothing more is to be changed is it turned into borrows.
+/// An event by its place in the bytes that gave it; a decoded piece is what the extension made of them. Only when nothing
+/// more is to be changed is it turned into borrows.
 enum Found {
     Unfragmented(MessageKind, Receive, Range<usize>),
     Collected,
     Piece { kind: MessageKind, first: bool, last: bool, frame: Frame, payload: Range<usize> },
+    DecodedPiece { kind: MessageKind, first: bool, last: bool, frame: Frame },
     Control(Opcode, Range<usize>),
 }
 
 impl Found {
-    fn event<'a>(self, input: &'a [u8], message: Option<&'a Partial>) -> Result<Event<'a>, ProtocolError> {
+    fn event<'a>(
+        self,
+        input: &'a [u8],
+        message: Option<&'a Partial>,
+        decoded: &'a [u8],
+    ) -> Result<Event<'a>, ProtocolError> {
         Ok(match self {
             Self::Unfragmented(kind, receive, payload) => {
                 let payload = &input[payload];
@@ -562,6 +731,14 @@ impl Found {
             Self::Piece { kind, first, last, frame, payload } => Event::Piece(Piece {
                 kind,
                 payload: &input[payload],
+                first,
+                last,
+                remaining_in_frame: frame.remaining,
+                final_fragment: frame.is_final,
+            }),
+            Self::DecodedPiece { kind, first, last, frame } => Event::Piece(Piece {
+                kind,
+                payload: decoded,
                 first,
                 last,
                 remaining_in_frame: frame.remaining,

@@ -176,10 +176,14 @@ impl Home {
         own.close()
     }
 
-    /// How long the loop is going to sleep; `None` is for ever.
+    /// How long the loop is going to sleep from now; `None` is for ever. For the audit.
     pub(crate) fn backend_timeout(&self) -> Option<Duration> {
         // SAFETY: as for `run`.
-        let millis = u64::try_from(unsafe { uv_backend_timeout(self.as_ptr()) }).ok()?;
+        let millis = unsafe {
+            uv_update_time(self.as_ptr());
+            uv_backend_timeout(self.as_ptr())
+        };
+        let millis = u64::try_from(millis).ok()?;
         // The loop's time may be a millisecond behind, and the timeout counts from there.
         Some(Duration::from_millis(millis.saturating_sub(1)))
     }

@@ -1,12 +1,15 @@
 //! A peer, with a blocking socket.
 
 use super::PATIENCE;
+use super::secure::Tls;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct Client {
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     inbox: Vec<u8>,
     taken: usize,
 }
@@ -52,23 +55,26 @@ pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect_timeout(&address, PATIENCE).expect("it listens"))
-    }
-
-    fn new(stream: TcpStream) -> Self {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it listens");
         stream.set_nodelay(true).expect("TCP");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        Self { stream, inbox: Vec::new(), taken: 0 }
+        let tls = Tls::begin(&mut stream);
+        Self { stream, tls, inbox: Vec::new(), taken: 0 }
     }
 
     /// The same connection, for another thread to write.
     pub(crate) fn writer(&self) -> Self {
-        Self::new(self.stream.try_clone().expect("descriptors are left"))
+        let stream = self.stream.try_clone().expect("descriptors are left");
+        Self { stream, tls: self.tls.clone(), inbox: Vec::new(), taken: 0 }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the peer takes it");
+        let sent = match &self.tls {
+            Some(tls) => tls.send(&mut self.stream, bytes),
+            None => self.stream.write_all(bytes),
+        };
+        sent.expect("the peer takes it");
     }
 
     pub(crate) fn text(&mut self, text: &str) {
@@ -80,6 +86,9 @@ impl Client {
     }
 
     pub(crate) fn finish(&mut self) {
+        if let Some(tls) = &self.tls {
+            tls.finish(&mut self.stream).expect("the peer takes it");
+        }
         self.stream.shutdown(Shutdown::Write).expect("connected");
     }
 
@@ -102,10 +111,14 @@ impl Client {
         }
         let mut piece = [0; 1 << 16];
         loop {
-            match self.stream.read(&mut piece) {
-                Ok(length) => {
-                    self.inbox.extend(&piece[..length]);
-                    return length > 0;
+            let read = match &self.tls {
+                Some(tls) => tls.read(&mut self.stream),
+                None => self.stream.read(&mut piece).map(|length| piece[..length].to_vec()),
+            };
+            match read {
+                Ok(bytes) => {
+                    self.inbox.extend(&bytes);
+                    return !bytes.is_empty();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,

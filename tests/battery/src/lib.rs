@@ -30,13 +30,14 @@
 //! [`Remote`](lodger::Remote) only, so that each case also shows that wake-ups arrive.
 //!
 //! `LODGER_BATTERY_CONNECTIONS` says how many connections are opened at once, 1,000 by default; never more than half of
-//! what the process may open.
+//! what the process may open. With `LODGER_BATTERY_TLS` set, all of it is over TLS.
 
 pub mod cases;
 mod client;
 mod descriptors;
 mod handlers;
 mod mischief;
+mod secure;
 mod state;
 mod town;
 

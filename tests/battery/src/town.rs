@@ -2,6 +2,7 @@
 
 use crate::client::{Client, UPGRADE};
 use crate::handlers::{Hall, Shout};
+use crate::secure;
 use crate::state::{Bell, State};
 use crate::{Adapter, PATIENCE};
 use lodger::{Context, Io, Limits, Listen, Peer, Remote, Site, SiteId, raw};
@@ -33,7 +34,8 @@ fn any_port() -> Listen {
 
 /// Opens a listener of a site.
 pub(crate) fn listen(io: &mut Io<State>, site: SiteId) -> (lodger::ListenerId, SocketAddr) {
-    let listener = io.listen(any_port(), site).expect("a port is free");
+    let listen = if secure::server().is_some() { any_port().tls() } else { any_port() };
+    let listener = io.listen(listen, site).expect("a port is free");
     (listener, io.local_addr(listener).and_then(|address| address.inet()).expect("TCP"))
 }
 
@@ -178,11 +180,20 @@ fn found_one(self_wake: bool) -> (Place, Context<State>) {
     let mut context: Context<State> = Context::builder().self_wake(self_wake).build();
     let remote = context.remote().expect("descriptors are left");
     let io = context.io();
-    let site = io.add_site(Site::new().protocol("", Hall));
+    let site = Site::new().protocol("", Hall);
+    let tls = secure::server();
+    let site = io.add_site(match &tls {
+        Some(server) => site.tls(server.clone()),
+        None => site,
+    });
     let (_, address) = listen(io, site);
     let accept =
         |_: &Peer, _: &mut State, _: &mut Io<State>| Some(Box::new(Shout) as Box<dyn raw::Handler<State>>);
-    let listener = io.listen_raw(any_port(), Limits::default(), accept).expect("a port is free");
+    let listen = match tls {
+        Some(server) => any_port().tls_with(server),
+        None => any_port(),
+    };
+    let listener = io.listen_raw(listen, Limits::default(), accept).expect("a port is free");
     let raw = io.local_addr(listener).and_then(|address| address.inet()).expect("TCP");
     (Place { remote, site, address, raw }, context)
 }

@@ -1,0 +1,113 @@
+//! The receiving half of a connection with permessage-deflate (RFC 7692, sections 6.2 and 7.2.2).
+
+use super::{Decompressor, Decompressors, Parameters, RSV, Step};
+use crate::ws::receive::{Decoded, Incoming, Next, Spare};
+use crate::ws::{Event, ProtocolError, ReceiveError, Receiver, Settings, Side};
+
+/// What a connection needs to decompress what it receives. It has a decompressor of its own only with context takeover, and
+/// while a compressed message is under way.
+#[derive(Debug)]
+pub struct Inflater {
+    takes_over: bool,
+    decompressor: Option<Box<Decompressor>>,
+}
+
+impl Inflater {
+    /// `side` is ours. Allocates nothing.
+    pub fn new(parameters: &Parameters, side: Side) -> Self {
+        let peer = match side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        };
+        Self { takes_over: parameters.takes_over(peer), decompressor: None }
+    }
+
+    /// Whether messages may refer to those before them.
+    pub fn takes_over(&self) -> bool {
+        self.takes_over
+    }
+
+    /// Gives up the decompressor of a connection that has ended.
+    pub fn release(&mut self, pool: &mut Decompressors) {
+        if let Some(decompressor) = self.decompressor.take() {
+            pool.give(decompressor);
+        }
+    }
+
+    /// What is held, in bytes.
+    pub fn memory(&self) -> usize {
+        if self.decompressor.is_some() { Decompressor::MEMORY } else { 0 }
+    }
+}
+
+impl Receiver {
+    /// Like [`next`](Self::next), for a connection on which permessage-deflate has been agreed on: RSV1 marks a compressed
+    /// message, on its first frame only.
+    ///
+    /// [`Settings::max_message`] bounds what a message is inflated to, [`Settings::max_frame`] what comes over the wire. A
+    /// message that is received whole is inflated as it comes, up to the limit and no further. Received in pieces, each
+    /// call inflates one, of 16 KiB at most, and may leave input that is usable: go on until there is no event.
+    ///
+    /// # Errors
+    ///
+    /// As for [`next`](Self::next); in addition [`ProtocolError::InvalidDeflate`] for a message that is not what a compressor
+    /// makes.
+    #[inline]
+    pub fn next_inflated<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        settings: &Settings,
+        inflater: &mut Inflater,
+        pool: &'a mut Decompressors,
+    ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
+        self.next_inflated_with(input, settings, inflater, pool, &mut Spare::default())
+    }
+
+    /// The same, with the memory of collected messages taken from `spare` and given back to it.
+    #[inline]
+    pub(crate) fn next_inflated_with<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        settings: &Settings,
+        inflater: &mut Inflater,
+        pool: &'a mut Decompressors,
+        spare: &mut Spare,
+    ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
+        self.next_through(input, settings, spare, Inflating { inflater, pool, written: 0 })
+    }
+}
+
+/// One call's way from compressed payload to a piece of a message.
+struct Inflating<'a, 'b> {
+    inflater: &'b mut Inflater,
+    pool: &'a mut Decompressors,
+    /// What lies in the pool's output.
+    written: usize,
+}
+
+impl<'a> Incoming<'a> for Inflating<'a, '_> {
+    const RSV: u8 = RSV;
+
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError> {
+        let decompressor = self.inflater.decompressor.get_or_insert_with(|| self.pool.take());
+        let progress = decompressor.decompress(input, last, self.pool.output())?;
+        self.written = progress.written;
+        let next = match progress.state {
+            Step::Starved => Next::Input,
+            Step::Full => Next::Again,
+            Step::End => Next::Nothing,
+        };
+        if next == Next::Nothing && !self.inflater.takes_over {
+            self.inflater.release(self.pool);
+        }
+        Ok(Decoded { used: progress.used, next })
+    }
+
+    fn decoded(&self) -> &[u8] {
+        &self.pool.output[..self.written]
+    }
+
+    fn into_decoded(self) -> &'a [u8] {
+        &self.pool.output[..self.written]
+    }
+}
