@@ -518,6 +518,8 @@ impl<D> Context<D> {
                 }
                 welcome
             }
+            // Closed meanwhile, with something to be sent first.
+            Role::Raw if link.state != State::Open => true,
             Role::Raw => {
                 self.io.core.cancel_phase(index);
                 self.open_raw_handler(conn, data);
@@ -806,9 +808,12 @@ impl<D> Context<D> {
     }
 
     fn accept(&mut self, index: u32, data: &mut D) {
-        for _ in 0..ACCEPTS {
+        let burst = self.io.core.burst(index);
+        for accepted in 0..burst {
             let core = &mut self.io.core;
-            let Some((socket, peer)) = core.accept(index) else { return };
+            let Some((socket, peer)) = core.accept(index) else {
+                return core.burst_was(index, accepted, false);
+            };
             if core.over_address_limit(&peer) {
                 core.net.close(socket);
                 continue;
@@ -828,6 +833,7 @@ impl<D> Context<D> {
                 None => self.accept_raw(index, socket, &peer, data),
             }
         }
+        self.io.core.burst_was(index, burst, true);
     }
 
     fn accept_raw(&mut self, index: u32, socket: OwnedFd, peer: &Peer, data: &mut D) {
@@ -1194,7 +1200,12 @@ impl<D> Context<D> {
                     (task.run)(data, &mut self.io);
                 }
             }
-            Timer::Certificate(site) => self.report_certificate(site, data),
+            Timer::Certificate(site) => {
+                if let Some(facts) = core.sites.get_mut(site) {
+                    facts.aging = TimerId::NONE;
+                }
+                self.report_certificate(site, data);
+            }
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
                 if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
@@ -1209,7 +1220,7 @@ impl<D> Context<D> {
     fn phase_expired(&mut self, index: u32) {
         let core = &mut self.io.core;
         let link = core.link(index);
-        if link.state != State::Ended && link.queued() > 0 && link.is_closing() {
+        if link.state != State::Ended && link.queue.is_some() && link.is_closing() {
             // What is queued is still being taken, which has a limit of its own.
             let closing = link.limits.closing;
             return core.arm_phase(index, closing);
@@ -1302,9 +1313,6 @@ pub(crate) fn protocol_at<D>(
 ) -> Option<&mut Box<dyn Protocol<D>>> {
     protocols.get_mut(site.index as usize)?.get_mut(place)
 }
-
-/// The most connections that one call accepts from one listener.
-const ACCEPTS: usize = 64;
 
 /// What a role has left of its input.
 struct Left {

@@ -435,12 +435,14 @@ impl<D> Io<D> {
         }
         let socket = self.core.net.listen(&listen)?;
         let options = SocketOptions {
+            nodelay: listen.needs_no_nodelay(),
             keepalive: listen.keepalive,
             send_buffer: listen.send_buffer,
             receive_buffer: listen.receive_buffer,
         };
         let secure = std::mem::replace(&mut listen.secure, Secure::No);
-        let listener = Listener { sites, secure, paused: false, path: listen.path(), options };
+        let listener =
+            Listener { sites, secure, paused: false, burst: 1, calm: 0, path: listen.path(), options };
         let link = Link::new(socket, Role::Listener(Box::new(listener)), None, limits);
         let index = self.core.add_link(link);
         Ok(ListenerId(self.core.links.key_at(index).expect("just added")))

@@ -23,6 +23,10 @@ pub(crate) struct Listener {
     pub(crate) secure: Secure,
     /// Accepting waits for descriptors, memory or room.
     pub(crate) paused: bool,
+    /// How many connections the next call accepts at the most.
+    pub(crate) burst: u8,
+    /// For so many calls it does not become more.
+    pub(crate) calm: u8,
     /// What to remove when the listener closes.
     pub(crate) path: Option<SocketPath>,
     pub(crate) options: SocketOptions,
@@ -40,6 +44,8 @@ pub(crate) enum Secure {
 /// What is set on each accepted socket.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SocketOptions {
+    /// It has `TCP_NODELAY` from its listener, or is to have none.
+    pub(crate) nodelay: bool,
     pub(crate) keepalive: Option<crate::net::Keepalive>,
     pub(crate) send_buffer: Option<usize>,
     pub(crate) receive_buffer: Option<usize>,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use lodger::{Context, Interest, Limits, Listen, ListenError, Peer, Served};
+use lodger::{Context, Interest, Keepalive, Limits, Listen, ListenError, Peer, Served};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -144,13 +144,16 @@ fn beyond_max_per_address_connections_are_closed_until_one_ends() {
 }
 
 #[test]
-fn one_call_accepts_64_connections_and_the_rest_comes_with_the_next() {
+fn each_call_accepts_twice_as_many_connections_as_the_one_before_up_to_64() {
     let (mut house, server) = served();
-    let clients: Vec<Client> = (0..80).map(|_| Client::tcp(server.address)).collect();
-    house.turn(Duration::from_secs(5));
-    assert_eq!(house.io().link_count(), 2 + 64);
-    house.turn(Duration::from_secs(5));
-    assert_eq!(house.io().link_count(), 2 + clients.len());
+    let clients: Vec<Client> = (0..200).map(|_| Client::tcp(server.address)).collect();
+    let mut accepted = 0;
+    for more in [1, 2, 4, 8, 16, 32, 64, 64, 9] {
+        house.turn(Duration::from_secs(5));
+        accepted += more;
+        assert_eq!(house.io().link_count(), 2 + accepted);
+    }
+    assert_eq!(accepted, clients.len());
     drop(clients);
     house.leave();
 }
@@ -293,6 +296,49 @@ fn descriptor_that_cannot_listen_is_refused() {
         assert!(matches!(refused, Err(ListenError::Listen(_))), "{refused:?}");
     }
     house.assert_idle();
+    house.leave();
+}
+
+#[test]
+fn listeners_share_a_port_where_both_allow_it() {
+    let (mut house, server) = served();
+    let first = house.io().listen(any_port().reuse_port(true), server.site).unwrap();
+    let address = house.io().local_addr(first).unwrap().inet().unwrap();
+    assert!(matches!(house.io().listen(Listen::tcp(address), server.site), Err(ListenError::Bind(_))));
+    house.io().listen(Listen::tcp(address).reuse_port(true), server.site).unwrap();
+    for _ in 0..8 {
+        let mut client = Client::tcp(address);
+        house.upgrade(&mut client);
+    }
+    house.leave();
+}
+
+#[test]
+fn address_of_ipv6_takes_ipv4_as_it_is_told() {
+    let (mut house, server) = served();
+    let any = || Listen::tcp((std::net::Ipv6Addr::UNSPECIFIED, 0));
+    for (only_v6, reached) in [(false, true), (true, false)] {
+        let Ok(listener) = house.io().listen(any().only_v6(only_v6), server.site) else {
+            eprintln!("no IPv6 here");
+            return house.leave();
+        };
+        let port = house.io().local_addr(listener).unwrap().inet().unwrap().port();
+        assert_eq!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), reached);
+    }
+    house.leave();
+}
+
+#[test]
+fn option_that_is_refused_is_named() {
+    let (mut house, server) = served();
+    let refused = |house: &mut House, listen: Listen, name: &str| {
+        let error = house.io().listen(listen, server.site).unwrap_err();
+        assert!(matches!(&error, ListenError::Option(option, _) if *option == name), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    };
+    refused(&mut house, any_port().only_v6(true), "IPV6_V6ONLY");
+    let (idle, interval) = (Duration::from_secs(1 << 40), Duration::from_secs(1));
+    refused(&mut house, any_port().keepalive(Keepalive { idle, interval, probes: 1 }), "SO_KEEPALIVE");
     house.leave();
 }
 

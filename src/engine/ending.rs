@@ -93,8 +93,9 @@ impl Core {
         let now = self.now();
         let link = self.link(index);
         link.role.set_active(now);
-        // An exchange may have been completed meanwhile.
-        if link.kept.is_some() || matches!(link.role, Role::Http(_)) {
+        let ended = link.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
+        // An exchange may have been completed meanwhile, or the peer have said that nothing more comes.
+        if link.kept.is_some() || ended || matches!(link.role, Role::Http(_)) {
             self.resume_later(index);
         }
         match &self.link(index).role {

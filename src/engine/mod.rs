@@ -45,6 +45,10 @@ const LINKS_PER_CALL: u32 = 256;
 const BYTES_PER_CALL: usize = 4 * 1024 * 1024;
 /// From this size on a payload is written straight from where it lies.
 pub(crate) const DIRECT: usize = 16 * 1024;
+/// How many connections one call accepts from one listener at the most.
+const ACCEPTS: u8 = 64;
+/// For so many calls after one that has looked in vain, a listener does not look for more than it did.
+const CALM: u8 = 16;
 /// How long accepting waits for descriptors to come free before it tries again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
@@ -324,7 +328,7 @@ impl Core {
         }
         conn.ended = true;
         conn.writable_wanted = false;
-        let cold = conn.cold.take().unwrap_or_default();
+        let cold = conn.cold.take();
         let link = std::mem::replace(&mut conn.link, NO_LINK);
         let mut timer = std::mem::replace(&mut conn.timer, TimerId::NONE);
         self.timers.cancel(&mut timer);
@@ -333,13 +337,16 @@ impl Core {
         {
             link.conn = NO_CONN;
         }
-        let unsent = unsent + cold.lost;
         self.unbind(key);
-        if let Some(parent) = cold.parent {
-            let child = Notice::ChildClosed(crate::context::ConnId(key));
-            self.notice(parent, child);
+        let (mut reason, mut unsent) = (reason, unsent);
+        if let Some(cold) = cold {
+            unsent += cold.lost;
+            reason = cold.reason.unwrap_or(reason);
+            if let Some(parent) = cold.parent {
+                let child = Notice::ChildClosed(crate::context::ConnId(key));
+                self.notice(parent, child);
+            }
         }
-        let reason = cold.reason.unwrap_or(reason);
         self.ended.push_back((key, Closed { reason, unsent }));
         self.work = true;
     }
@@ -351,6 +358,10 @@ impl Core {
         if link.state == State::Ended {
             return;
         }
+        if link.tls.is_some() && self.is_whole(index, &reason) {
+            self.say_end(index);
+        }
+        let link = self.link(index);
         link.state = State::Ended;
         let conn = link.conn;
         let mut phase = std::mem::replace(&mut link.phase_timer, TimerId::NONE);
@@ -360,7 +371,8 @@ impl Core {
             Role::WebSocket(websocket) => websocket.held(),
             _ => 0,
         };
-        let mut unsent = held + self.drop_queue(queue);
+        let waiting = link.tls.as_ref().map_or(0, |tls| tls.waiting());
+        let mut unsent = held + waiting + self.drop_queue(queue);
         if let Some(kept) = kept {
             self.pool.give(kept.bytes);
         }
@@ -804,6 +816,7 @@ impl Core {
             let limit = link.limits.closing;
             self.interrupt(index);
             self.arm_phase(index, limit);
+            self.write_last(index);
             if self.link(index).flags.contains(Flags::WRITE_FAILED) {
                 return self.end(index, CloseReason::Closed);
             }
@@ -812,6 +825,18 @@ impl Core {
                 self.mark(index);
             }
         }
+    }
+
+    /// Writes what was gathered, if it is for this link and all that is left, because the end of our half comes right behind it.
+    fn write_last(&mut self, index: u32) {
+        let Some(link) = self.links.at_mut(index) else { return };
+        let all = self.current == index && !self.out.is_empty() && link.queue.is_none() && link.tls.is_none();
+        let Some(fd) = link.fd.as_ref().filter(|_| all) else { return };
+        let mut out = std::mem::replace(&mut self.out, Gathered::NONE);
+        let result = self.net.write_last(fd.as_fd(), out.bytes());
+        self.wrote(index, result, [out.bytes(), &[], &[]]);
+        out.clear();
+        self.out = out;
     }
 
     /// Writes what was gathered for the link being served, which is served no more.
@@ -906,6 +931,30 @@ impl Core {
 
     // Accepting.
 
+    /// How many connections a call accepts from a listener: one, and twice as many with each call that finds so many waiting. To
+    /// look for one in vain costs more than to be called again, since the system makes the socket first.
+    pub(crate) fn burst(&mut self, index: u32) -> u8 {
+        match &self.link(index).role {
+            Role::Listener(listener) => listener.burst,
+            _ => 0,
+        }
+    }
+
+    /// A call has accepted so many connections; `all` that it was to, or there were no more.
+    pub(crate) fn burst_was(&mut self, index: u32, accepted: u8, all: bool) {
+        if let Role::Listener(listener) = &mut self.link(index).role {
+            if !all {
+                // What comes one by one for a while is taken one by one.
+                listener.burst = accepted.max(1);
+                listener.calm = CALM;
+            } else if listener.calm > 0 {
+                listener.calm -= 1;
+            } else {
+                listener.burst = (listener.burst * 2).min(ACCEPTS);
+            }
+        }
+    }
+
     /// Accepts one connection of a listener, if accepting is possible now.
     pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
         let link = self.links.at(index).map(|(_, link)| link).filter(|link| link.state == State::Open)?;
@@ -920,8 +969,10 @@ impl Core {
             Ok((socket, peer)) => {
                 let Role::Listener(listener) = &link.role else { return None };
                 let options = listener.options;
-                // Unix sockets have no such option, and where it fails that costs time, not correctness.
-                let _ = self.net.set_nodelay(socket.as_fd(), true);
+                if !options.nodelay {
+                    // Unix sockets have no such option, and where it fails that costs time, not correctness.
+                    let _ = self.net.set_nodelay(socket.as_fd(), true);
+                }
                 let set = options
                     .keepalive
                     .map_or(Ok(()), |keep| self.net.set_keepalive(socket.as_fd(), Some(keep)));

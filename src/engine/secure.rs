@@ -45,8 +45,9 @@ impl Core {
     /// Reads a link once, and decrypts what came into `plain`.
     pub(super) fn fill_secure(&mut self, index: u32, plain: &mut [u8]) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
-        if link.state != State::Open {
-            // Nobody wants it any more.
+        let unsaid = link.tls.as_ref().is_some_and(|tls| tls.waiting() > 0);
+        if link.state != State::Open && !unsaid {
+            // Nobody wants it any more. What waits for the handshake still does.
             return match link.read(&self.net, plain) {
                 Filled::Bytes(_) => Filled::Nothing,
                 nothing => nothing,
@@ -119,6 +120,10 @@ impl Core {
             self.transport_failed(index, error);
             return Filled::Nothing;
         }
+        if secured && self.link(index).state == State::Finishing {
+            // What waited for the handshake was the last.
+            self.output_done(index);
+        }
         match plain {
             0 if ended => {
                 self.link(index).flags.insert(Flags::END_RECEIVED);
@@ -175,6 +180,36 @@ impl Core {
         self.link(index).queue.is_some()
     }
 
+    /// Whether nothing is missing of what was to be sent when a link ends for this reason.
+    pub(super) fn is_whole(&self, index: u32, reason: &CloseReason) -> bool {
+        use CloseReason::{Closed, Completed, Handshake, Leaving, PeerEnded, TimedOut};
+        let lost = self.current == index && !self.out.is_empty();
+        let in_exchange = self
+            .links
+            .at(index)
+            .is_some_and(|(_, link)| link.conn != NO_CONN && matches!(link.role, Role::Http(_)));
+        let ordinary =
+            matches!(reason, Closed | Completed | Handshake { .. } | Leaving | PeerEnded | TimedOut(_));
+        ordinary && !lost && !in_exchange
+    }
+
+    /// Says that it was all, where a link ends without being closed first: the peer would think that something was cut off. What
+    /// does not go out at once is not waited for.
+    pub(super) fn say_end(&mut self, index: u32) {
+        let link = self.links.at_mut(index).expect("the caller found it");
+        if link.queue.is_some() || link.flags.intersects(Flags::RESET.union(Flags::WRITE_FAILED)) {
+            return;
+        }
+        if let (Some(tls), Some(fd)) = (&mut link.tls, &link.fd) {
+            let output = &mut self.buffers.output;
+            tls.close(output);
+            if !output.bytes().is_empty() {
+                let _ = self.net.write(fd.as_fd(), output.bytes());
+                output.clear();
+            }
+        }
+    }
+
     /// Writes the records that were made, or queues them behind what waits.
     fn send_records(&mut self, index: u32) {
         let mut output = std::mem::take(&mut self.buffers.output);
@@ -206,6 +241,10 @@ impl Core {
             _ => self.end_conn(conn, CloseReason::tls(error), unsent),
         }
         self.interrupt(index);
+        if self.link(index).state == State::Finishing {
+            // What it was to send before its end will not be sent.
+            return self.end(index, CloseReason::Closed);
+        }
         self.finish_and_linger(index);
     }
 }

@@ -44,16 +44,41 @@ impl Fields {
         if !is_field_value(value) {
             return Err(FieldError::Value);
         }
+        self.append(name, value);
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, value: &[u8]) {
         self.lines.reserve(name.len() + value.len() + 4);
         for part in [name.as_bytes(), b": ", value, b"\r\n"] {
             self.lines.extend_from_slice(part);
         }
-        Ok(())
+    }
+
+    /// The fields of a response with content of this type.
+    pub(crate) fn of_content(content_type: &str) -> Result<Self, FieldError> {
+        let mut fields = Self::new();
+        let value = trim(content_type.as_bytes());
+        if !is_field_value(value) {
+            return Err(FieldError::Value);
+        }
+        fields.append("Content-Type", value);
+        Ok(fields)
     }
 
     /// The value of the first field of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value))
+        let mut rest = self.lines.as_slice();
+        while let Some(end) = memchr::memchr(b'\r', rest) {
+            let is_it = rest.get(name.len()) == Some(&b':')
+                && rest[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+                && !name.contains(':');
+            if is_it {
+                return Some(&rest[name.len() + 2..end]);
+            }
+            rest = &rest[end + 2..];
+        }
+        None
     }
 
     /// Name and value of each field, in order.
@@ -210,7 +235,7 @@ mod tests {
         assert_eq!(all, [("A", &b"1"[..]), ("B", b"x: y"), ("a", b"2\xff"), ("Empty", b"")]);
         assert_eq!(fields.get("a"), Some(&b"1"[..]));
         assert_eq!(fields.get("EMPTY"), Some(&b""[..]));
-        assert_eq!(fields.get("C"), None);
+        assert_eq!((fields.get("C"), fields.get(""), fields.get("B: x")), (None, None, None));
         assert_eq!(fields.len(), 4);
         fields.remove("A");
         assert_eq!(fields.lines(), b"B: x: y\r\nEmpty: \r\n");

@@ -78,17 +78,8 @@ impl Response {
     /// Those of opening it, and [`io::ErrorKind::InvalidInput`] for what is not a regular file: a directory, a device, a
     /// pipe. Nothing here keeps a path inside a directory: that is for the caller to see to.
     pub fn file(path: impl AsRef<Path>, content_type: &str) -> io::Result<Self> {
-        let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        // Asked before opening, because opening a pipe can block; and again, because the path may mean something else by then.
-        if !std::fs::metadata(path.as_ref())?.is_file() {
-            return Err(not_a_file());
-        }
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(not_a_file());
-        }
-        Ok(Self::with_body(content_type, Body::File { file, length: metadata.len() }))
+        let (file, length) = crate::net::open_file(path.as_ref())?;
+        Ok(Self::with_body(content_type, Body::File { file, length }))
     }
 
     /// 200 with content that is written piece by piece after the head. It travels in chunks (RFC 9112, section 7.1), and to an
@@ -151,9 +142,11 @@ impl Response {
     }
 
     fn with_body(content_type: &str, body: Body) -> Self {
-        let mut response = Self::new(StatusCode::OK);
-        response.body = body;
-        response.field("Content-Type", content_type)
+        let (fields, error) = match Fields::of_content(content_type) {
+            Ok(fields) => (fields, None),
+            Err(error) => (Fields::new(), Some(ResponseError::Field(error))),
+        };
+        Self { status: StatusCode::OK, fields, body, close: false, error }
     }
 
     fn add(&mut self, name: &str, value: &[u8]) -> Result<(), ResponseError> {

@@ -74,18 +74,20 @@ pub(crate) fn head(
     status_line(out, response.status);
     out.extend_from_slice(response.fields.lines());
     if response.fields.get("Date").is_none() {
-        field(out, "Date", date);
+        field(out, b"Date: ", date.as_bytes());
     }
     match announced {
         Delimiting::None | Delimiting::Close => {}
-        Delimiting::Length(length) => field(out, "Content-Length", decimal(length, &mut [0; 20])),
-        Delimiting::Chunked => field(out, "Transfer-Encoding", "chunked"),
+        Delimiting::Length(length) => field(out, b"Content-Length: ", decimal(length, &mut [0; 20])),
+        Delimiting::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     match (keep_alive, upgrade) {
-        (false, true) => field(out, "Connection", "close, upgrade"),
-        (false, false) => field(out, "Connection", "close"),
-        (true, true) => field(out, "Connection", "upgrade"),
-        (true, false) if asked.version == Version::Http10 => field(out, "Connection", "keep-alive"),
+        (false, true) => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
+        (false, false) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, true) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (true, false) if asked.version == Version::Http10 => {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
         (true, false) => {}
     }
     out.extend_from_slice(b"\r\n");
@@ -142,11 +144,11 @@ pub(crate) fn switching(
         return Err(ResponseError::Field(crate::http::FieldError::Value));
     }
     out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
-    field(out, "Sec-WebSocket-Accept", accept_key);
+    field(out, b"", accept_key.as_bytes());
     if let Some(subprotocol) = subprotocol {
-        field(out, "Sec-WebSocket-Protocol", subprotocol);
+        field(out, b"Sec-WebSocket-Protocol: ", subprotocol.as_bytes());
     }
     out.extend_from_slice(extra.lines());
     out.extend_from_slice(b"\r\n");
@@ -177,31 +179,30 @@ pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: &Fields) {
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    let digit = |place: u16| b'0' + (status.code() / place % 10) as u8;
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(decimal(u64::from(status.code()), &mut [0; 20]).as_bytes());
     // The space stays when there is no reason phrase (RFC 9112, section 4).
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(status.reason().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
+    field(out, b"", status.reason().as_bytes());
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
-    for part in [name, ": ", value, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
+/// One line: `name` has its colon and space already.
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
 }
 
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     loop {
         start -= 1;
         digits[start] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            break;
+            return &digits[start..];
         }
     }
-    std::str::from_utf8(&digits[start..]).expect("digits are ASCII")
 }
 
 #[cfg(test)]

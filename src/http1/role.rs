@@ -9,11 +9,11 @@ use crate::engine::timers::Tick;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
 use crate::http::{Body, Fields, Response, ResponseError};
+use crate::net;
 use crate::role::Role;
 use crate::ws::handshake::AcceptKey;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// A connection that speaks HTTP/1 with us as the server.
 pub(crate) struct Server {
@@ -280,30 +280,33 @@ impl Core {
 
     /// Sends more of a file, as far as the queue has room.
     pub(crate) fn pump_file(&mut self, index: u32) {
-        if self.server(index).is_none_or(|server| server.file.is_none()) {
-            return;
+        if self.server(index).is_some_and(|server| server.file.is_some()) {
+            self.send_pieces(index);
         }
+    }
+
+    #[inline(never)]
+    fn send_pieces(&mut self, index: u32) {
         let mut piece = self.pool.take();
         for _ in 0..FILE_PIECES {
             let link = self.link(index);
             let room = link.queued() < link.limits.send_high_water && !link.output_over();
             let Some(server) = self.server(index).filter(|_| room) else { break };
             let Some(sending) = &mut server.file else { break };
-            piece.resize((sending.end - sending.at).min(FILE_PIECE as u64) as usize, 0);
-            match sending.file.read_at(&mut piece, sending.at) {
-                Ok(0) if !piece.is_empty() => {
+            let most = (sending.end - sending.at).min(FILE_PIECE as u64) as usize;
+            match net::read_file(&sending.file, sending.at, most, &mut piece) {
+                Ok(()) if piece.is_empty() => {
                     let short = io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter");
                     return self.abort(index, CloseReason::File(short));
                 }
-                Ok(read) => {
-                    sending.at += read as u64;
+                Ok(()) => {
+                    sending.at += piece.len() as u64;
                     if sending.at == sending.end {
                         server.file = None;
                         server.response = Output::Complete;
                     }
-                    self.push(index, &[], &piece[..read]);
+                    self.push(index, &[], &piece);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.abort(index, CloseReason::File(error)),
             }
         }

@@ -26,6 +26,9 @@ pub struct Listen {
     pub(crate) send_buffer: Option<usize>,
     pub(crate) receive_buffer: Option<usize>,
     pub(crate) secure: Secure,
+    nodelay: bool,
+    reuse_port: bool,
+    only_v6: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,9 @@ impl Listen {
             send_buffer: None,
             receive_buffer: None,
             secure: Secure::No,
+            nodelay: true,
+            reuse_port: false,
+            only_v6: None,
         }
     }
 
@@ -80,6 +86,37 @@ impl Listen {
     #[must_use]
     pub fn backlog(mut self, connections: u16) -> Self {
         self.backlog = connections.into();
+        self
+    }
+
+    /// Lets other sockets listen on the same address and port, in this process or others of the same user, which set it too: the
+    /// system deals connections out among them (`SO_REUSEPORT`). For TCP. Default: off.
+    #[doc(alias("SO_REUSEPORT", "LWS_SERVER_OPTION_ALLOW_LISTEN_SHARE"))]
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// Whether an IPv6 address takes IPv6 only, or IPv4 as well, whose addresses then look like `::ffff:192.0.2.1`
+    /// (`IPV6_V6ONLY`; RFC 3493, section 5.3). Default: as the system has it.
+    #[doc(alias(
+        "IPV6_V6ONLY",
+        "LWS_SERVER_OPTION_IPV6_V6ONLY_MODIFY",
+        "LWS_SERVER_OPTION_IPV6_V6ONLY_VALUE"
+    ))]
+    #[must_use]
+    pub fn only_v6(mut self, on: bool) -> Self {
+        self.only_v6 = Some(on);
+        self
+    }
+
+    /// Whether small segments of each accepted connection go out at once rather than wait for others (`TCP_NODELAY`; RFC 9293,
+    /// section 3.7.4). Default: they go.
+    #[doc(alias("TCP_NODELAY", "Nagle"))]
+    #[must_use]
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.nodelay = on;
         self
     }
 
@@ -119,6 +156,16 @@ impl Listen {
     pub fn tls_with(mut self, server: crate::tls::Server) -> Self {
         self.secure = Secure::By(server);
         self
+    }
+
+    /// Whether `TCP_NODELAY` is not to be set on what is accepted: it has it from the listener, or is to have none. A socket that came bound may have connections waiting
+    /// from before it was set.
+    pub(crate) fn needs_no_nodelay(&self) -> bool {
+        !self.nodelay || self.passes_nodelay()
+    }
+
+    fn passes_nodelay(&self) -> bool {
+        cfg!(any(target_os = "linux", target_os = "android")) && matches!(self.place, Place::Tcp(_))
     }
 
     /// What to remove when the listener closes; asked for once it listens.
@@ -167,6 +214,24 @@ pub(super) fn open(listen: &Listen) -> Result<OwnedFd, ListenError> {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = stream_socket(family)?;
             sockopt::set_socket_reuseaddr(&socket, true).map_err(option("SO_REUSEADDR"))?;
+            if listen.reuse_port {
+                sockopt::set_socket_reuseport(&socket, true).map_err(option("SO_REUSEPORT"))?;
+            }
+            if let Some(on) = listen.only_v6 {
+                sockopt::set_ipv6_v6only(&socket, on).map_err(option("IPV6_V6ONLY"))?;
+            }
+            // Each accepted socket gets these; here, so that what is refused is refused at once and by name.
+            if let Some(keepalive) = listen.keepalive {
+                set_keepalive(socket.as_fd(), Some(keepalive))
+                    .map_err(|error| ListenError::Option("SO_KEEPALIVE", error))?;
+            }
+            set_buffer_sizes(socket.as_fd(), listen.send_buffer, None)
+                .map_err(|error| ListenError::Option("SO_SNDBUF", error))?;
+            set_buffer_sizes(socket.as_fd(), None, listen.receive_buffer)
+                .map_err(|error| ListenError::Option("SO_RCVBUF", error))?;
+            if listen.nodelay && listen.passes_nodelay() {
+                sockopt::set_tcp_nodelay(&socket, true).map_err(option("TCP_NODELAY"))?;
+            }
             net::bind(&socket, address).map_err(|errno| ListenError::Bind(errno.into()))?;
             socket
         }
@@ -243,4 +308,39 @@ pub(super) fn set_buffer_sizes(
         sockopt::set_socket_recv_buffer_size(fd, bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::system;
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    /// A listener and a connection to it that waits.
+    fn waiting() -> (OwnedFd, TcpStream) {
+        let listener = open(&Listen::tcp(([127, 0, 0, 1], 0))).unwrap();
+        let address = SocketAddr::try_from(net::getsockname(&listener).unwrap()).unwrap();
+        (listener, TcpStream::connect(address).unwrap())
+    }
+
+    #[test]
+    fn what_a_listener_accepts_has_its_nodelay_where_that_is_said() {
+        let listen = Listen::tcp(([127, 0, 0, 1], 0));
+        assert!(!Listen::unix("/no/such/place").passes_nodelay());
+        let (listener, _peer) = waiting();
+        let (accepted, _) = system::accept(listener.as_fd()).unwrap();
+        assert_eq!(sockopt::tcp_nodelay(accepted).unwrap(), listen.passes_nodelay());
+    }
+
+    #[test]
+    fn what_is_written_last_arrives_before_the_end() {
+        let (listener, mut peer) = waiting();
+        let (accepted, _) = system::accept(listener.as_fd()).unwrap();
+        assert_eq!(system::write_last(accepted.as_fd(), b"goodbye").unwrap(), 7);
+        system::shutdown_write(accepted.as_fd()).unwrap();
+        let mut all = String::new();
+        peer.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "goodbye");
+    }
 }

@@ -1,8 +1,11 @@
 //! The system calls, in one place: everything that touches a socket goes through [`Net`], which is the system or the
 //! simulated world.
 
+mod file;
 mod listen;
 mod system;
+
+pub(crate) use file::{open_file, read_file};
 
 pub(crate) use listen::SocketPath;
 pub use listen::{Keepalive, Listen};
@@ -95,6 +98,15 @@ impl Net {
     pub(crate) fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::System => system::write(fd, bytes),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.write(fd, bytes),
+        }
+    }
+
+    /// Writes what the end of the connection follows at once, so that both can go in one segment.
+    pub(crate) fn write_last(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::System => system::write_last(fd, bytes),
             #[cfg(feature = "sim")]
             Self::Simulated(net) => net.write(fd, bytes),
         }
@@ -234,6 +246,7 @@ impl Signal {
 }
 
 /// What a failed read or write means.
+#[inline]
 pub(crate) fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -19,6 +19,16 @@ pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(net::send(fd, bytes, net::SendFlags::NOSIGNAL)?)
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn write_last(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(net::send(fd, bytes, net::SendFlags::NOSIGNAL | net::SendFlags::MORE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn write_last(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    write(fd, bytes)
+}
+
 pub(super) fn write_vectored(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), net::SendFlags::NOSIGNAL)?)
 }

@@ -3,7 +3,6 @@
 use super::hello::Peek;
 use super::{Facts, Server, TlsError};
 use crate::transport::{Hello, Records, Step};
-use rustls::ClientConfig;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -11,6 +10,7 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
     UnbufferedConnectionCommon, UnbufferedStatus,
 };
+use rustls::{ClientConfig, ContentType};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -335,10 +335,26 @@ fn advance<C: Process>(
     }
 }
 
-/// Writes the alert that tells the peer of a failure, if there is one.
+/// Writes the alert that tells the peer of a failure, if there is one. A connection that has written it must not look at its input
+/// again, which would fail once more.
 fn tell_of_failure<C: Process>(connection: &mut C, rest: &mut [u8], out: &mut Records) {
+    let mut written = out.bytes().len();
     while let Ok(ConnectionState::EncodeTlsData(data)) = connection.process(rest).state {
         encode(data, out);
+        if is_alert(&out.bytes()[written..]) {
+            return;
+        }
+        written = out.bytes().len();
+    }
+}
+
+/// Whether a record is an alert. TLS 1.3 hides its type, but nothing else is as short.
+fn is_alert(record: &[u8]) -> bool {
+    const HIDDEN_ALERT: usize = 5 + 2 + 1 + 16;
+    match record.first().copied().map(ContentType::from) {
+        Some(ContentType::Alert) => true,
+        Some(ContentType::ApplicationData) => record.len() == HIDDEN_ALERT,
+        _ => false,
     }
 }
 
