@@ -337,10 +337,10 @@ impl<D> Context<D> {
 
     // Serving.
 
-    /// A handler that unwound is not called again: its conn is aborted.
-    #[inline]
+    /// A handler that unwound is not called again: its conn is aborted. So is the link that was being served then; whoever runs
+    /// something that is no handler of a conn while there is one says that there is work, so that this is looked at.
     fn recover(&mut self) {
-        if self.running != NO_CONN {
+        if self.running != NO_CONN || self.io.core.current != crate::engine::NOBODY {
             self.recover_from_panic();
         }
     }
@@ -352,9 +352,13 @@ impl<D> Context<D> {
         drop(self.handlers.take(conn));
         self.io.take_back_lent();
         let core = &mut self.io.core;
-        core.current = crate::engine::NOBODY;
+        let served = std::mem::replace(&mut core.current, crate::engine::NOBODY);
+        core.short = Key::NONE;
         core.handling = false;
         core.out.clear();
+        if core.links.at(served).is_some() {
+            core.abort(served, CloseReason::Aborted);
+        }
         if let Some(link) = core.conns.at(conn).map(|(_, conn)| conn.link)
             && core.links.at(link).is_some()
         {
@@ -469,7 +473,7 @@ impl<D> Context<D> {
                     core.flush(index, &mut Budget::new());
                 }
                 if ready.is_readable() && core.link(index).wants().is_readable() {
-                    self.receive(index, data);
+                    self.receive(index, false, data);
                 }
             }
             Role::Listener(_) => self.accept(index, data),
@@ -479,8 +483,8 @@ impl<D> Context<D> {
     }
 
     /// Reads a link once and hands over what came.
-    fn receive(&mut self, index: u32, data: &mut D) {
-        if !self.io.core.handshake_may_go_on(index) {
+    fn receive(&mut self, index: u32, waited: bool, data: &mut D) {
+        if !self.io.core.handshake_may_go_on(index, waited) {
             return;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -512,7 +516,11 @@ impl<D> Context<D> {
         match &link.role {
             Role::Http(server) => {
                 let site = server.site;
+                // One that unwinds lets nobody in.
+                self.io.core.make_current(index);
+                self.io.core.work = true;
                 let welcome = self.is_welcome(index, site, data);
+                self.io.core.release_current();
                 if !welcome {
                     self.io.core.finish_and_linger(index);
                 }
@@ -582,7 +590,7 @@ impl<D> Context<D> {
         link.flags.remove(Flags::BACKLOG);
         if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) {
             // A handshake that waited for its share.
-            self.receive(index, data);
+            self.receive(index, true, data);
             self.io.core.mark(index);
             return 1;
         }
@@ -757,7 +765,12 @@ impl<D> Context<D> {
     }
 
     fn handle_raw(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
-        let conn = self.io.core.link(index).conn;
+        let link = self.io.core.link(index);
+        let conn = link.conn;
+        if link.flags.contains(Flags::PAUSED) {
+            // In `opened`, with bytes right behind the handshake.
+            return (0, Next::Stop);
+        }
         if !input.is_empty() {
             self.with_handler(conn, data, |handler, cx| {
                 if let AnyHandler::Raw(handler) = handler {
@@ -994,7 +1007,7 @@ impl<D> Context<D> {
     /// what is not used wakes nobody.
     fn report_certificate(&mut self, site: Key, data: &mut D) {
         let now = self.io.core.env.date();
-        let Some(facts) = self.io.core.sites.get_mut(site).filter(|facts| facts.links > 0) else { return };
+        let Some(facts) = self.io.core.sites.get_mut(site).filter(|facts| facts.is_used()) else { return };
         let mut timer = std::mem::replace(&mut facts.aging, TimerId::NONE);
         let server = facts.policy.tls.clone();
         self.io.core.timers.cancel(&mut timer);

@@ -21,6 +21,8 @@ pub enum ListenError {
     NoSite,
     /// The listener speaks TLS, and there is no certificate for it: give the site one, or a raw listener its own.
     NoCertificate,
+    /// A listener of a site speaks TLS by the site's certificate, and takes none of its own.
+    CertificateOfSite,
 }
 
 impl fmt::Display for ListenError {
@@ -33,6 +35,7 @@ impl fmt::Display for ListenError {
             Self::Leaving => f.write_str("the context is leaving"),
             Self::NoSite => f.write_str("no such site"),
             Self::NoCertificate => f.write_str("the listener speaks TLS, and has no certificate"),
+            Self::CertificateOfSite => f.write_str("the certificate has to be given to the site"),
         }
     }
 }
@@ -43,7 +46,7 @@ impl std::error::Error for ListenError {
             Self::Socket(error) | Self::Option(_, error) | Self::Bind(error) | Self::Listen(error) => {
                 Some(error)
             }
-            Self::Leaving | Self::NoSite | Self::NoCertificate => None,
+            Self::Leaving | Self::NoSite | Self::NoCertificate | Self::CertificateOfSite => None,
         }
     }
 }

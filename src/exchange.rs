@@ -277,6 +277,8 @@ impl<D> Context<D> {
             log::error!(target: "lodger::http", "an upgrade was accepted with a field or a subprotocol that must not be sent");
             return self.answer(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
         }
+        // Seen by whoever looks after a panic.
+        self.io.core.work = true;
         self.io.core.link(index).role = Role::WebSocket(WebSocket::new(accept.handler.receive()));
         self.io.core.begin_websocket_timers(index);
         *self.handlers.place(conn.index) = Some(AnyHandler::WebSocket(accept.handler));

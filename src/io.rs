@@ -3,7 +3,7 @@
 use crate::conn::Conn;
 use crate::context::{Acceptor, ConnId};
 use crate::engine::Core;
-use crate::engine::link::{Flags, Link};
+use crate::engine::link::{Flags, Link, State};
 use crate::engine::store::{Key, Store};
 use crate::engine::timers::{Tick, Timer, TimerId};
 use crate::engine::{ProtocolFacts, SiteFacts};
@@ -319,6 +319,7 @@ impl<D> Io<D> {
             policy: site.policy,
             protocols: Vec::new(),
             links: 0,
+            listeners: 0,
             removed: false,
             aging: TimerId::NONE,
             certificate: 0,
@@ -362,9 +363,13 @@ impl<D> Io<D> {
         if matches!(listen.secure, Secure::BySite) && !facts.is_secure() {
             return Err(ListenError::NoCertificate);
         }
+        if matches!(listen.secure, Secure::By(_)) {
+            return Err(ListenError::CertificateOfSite);
+        }
         let limits = Rc::clone(&facts.policy.limits);
         let listener = self.open_listener(listen, vec![site.0], limits)?;
         self.core.join_site(listener.0.index, site.0);
+        self.core.listens(site.0);
         self.report_certificate(site.0);
         Ok(listener)
     }
@@ -391,8 +396,12 @@ impl<D> Io<D> {
         if matches!(listener.secure, Secure::BySite) && !is_secure {
             return Err(ListenError::NoCertificate);
         }
+        if link.state != State::Open {
+            return Err(ListenError::NoSite);
+        }
         if !listener.sites.contains(&site.0) {
             listener.sites.push(site.0);
+            self.core.listens(site.0);
         }
         self.report_certificate(site.0);
         Ok(())

@@ -142,6 +142,10 @@ pub use ws::Shared;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(all(doctest, feature = "tls-ring"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
+
 #[cfg(all(doctest, feature = "libc", target_os = "linux"))]
 #[doc = include_str!("../docs/adapters.md")]
 struct Adapters;

@@ -126,7 +126,7 @@ mod none {
             match *self {}
         }
 
-        pub(crate) fn choose(&mut self, _: &Server) -> Result<(), TlsError> {
+        pub(crate) fn choose(&mut self, _: &Server, _: &mut Records) -> Result<(), TlsError> {
             match *self {}
         }
 

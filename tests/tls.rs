@@ -18,6 +18,8 @@ mod town;
 mod campaign;
 #[path = "tls/certificates.rs"]
 mod certificates;
+#[path = "tls/corners.rs"]
+mod corners;
 #[path = "tls/ends.rs"]
 mod ends;
 #[path = "tls/failures.rs"]

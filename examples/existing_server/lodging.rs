@@ -14,6 +14,7 @@ use lodger::http::StatusCode;
 use lodger::ws::{self, CloseCode, Message};
 use lodger::{
     Cx, Decision, Host, Interest, Io, Limits, Listen, Peer, Protocol, ProtocolId, Request, Response, Site,
+    tls,
 };
 
 use crate::array::{Array, What};
@@ -51,10 +52,11 @@ pub(crate) struct Lodging {
     shown_tick: Option<u64>,
 }
 
-/// Listens at `address`; answers where that is.
+/// Listens at `address`, over TLS if there is a certificate; answers where that is.
 pub(crate) fn open(
     io: &mut Io<House>,
     address: SocketAddr,
+    tls: Option<tls::Server>,
 ) -> Result<SocketAddr, Box<dyn std::error::Error>> {
     let limits =
         Limits { message: STROKE_MAX, ping_interval: Some(Duration::from_secs(20)), ..Limits::default() };
@@ -64,8 +66,13 @@ pub(crate) fn open(
         let numeric = address.to_string();
         site = site.hosts(["localhost", numeric.rsplit_once(':').map_or("", |(host, _port)| host)]);
     }
+    let mut listen = Listen::tcp(address);
+    if let Some(tls) = tls {
+        site = site.tls(tls);
+        listen = listen.tls();
+    }
     let site = io.add_site(site);
-    let listener = io.listen(Listen::tcp(address), site)?;
+    let listener = io.listen(listen, site)?;
     match io.local_addr(listener) {
         Some(Peer::Inet(address)) => Ok(address),
         _ => Err("no address".into()),

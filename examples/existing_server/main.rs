@@ -11,6 +11,8 @@
 //! - `--listen ADDR`: where the page is, 127.0.0.1:7681 unless given; port 0 takes a free one
 //! - `--line-listen ADDR`: where lines are taken, 127.0.0.1:0 unless given
 //! - `--fifo PATH`: reads lines from this FIFO, made if nothing is there, instead of from standard input
+//! - `--tls-cert FILE --tls-key FILE`: the page is at `https:`, with this certificate chain and key in PEM
+//! - `--tls-self-signed`: the same with a certificate made for this run, which browsers warn of
 
 mod array;
 mod house;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use array::Array;
 use house::House;
-use lodger::{Context, Served};
+use lodger::{Context, Served, tls};
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut array = Array::default();
@@ -32,9 +34,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     // lodger: a context, beside the server's state and its array, and a port for it to listen on.
     let mut context = Context::new();
-    let address = lodging::open(context.io(), options.listen)?;
+    let address = lodging::open(context.io(), options.listen, options.tls.clone())?;
 
-    println!("listening on http://{address}/");
+    println!("listening on {}://{address}/", if options.tls.is_some() { "https" } else { "http" });
     println!("lines on {}", house.lines_address());
 
     while !house.stopping {
@@ -72,7 +74,11 @@ pub(crate) struct Options {
     listen: SocketAddr,
     line_listen: SocketAddr,
     fifo: Option<PathBuf>,
+    tls: Option<tls::Server>,
 }
+
+const USAGE: &str = "\
+there are --listen ADDR, --line-listen ADDR, --fifo PATH, --tls-cert FILE with --tls-key FILE, --tls-self-signed";
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
@@ -80,22 +86,35 @@ impl Options {
             listen: ([127, 0, 0, 1], 7681).into(),
             line_listen: ([127, 0, 0, 1], 0).into(),
             fifo: None,
+            tls: None,
         };
+        let (mut chain, mut key) = (None, None);
         while let Some(flag) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+            let mut value = || args.next().ok_or_else(|| format!("{flag} needs a value"));
             match flag.as_str() {
-                "--listen" => options.listen = value.parse()?,
-                "--line-listen" => options.line_listen = value.parse()?,
-                "--fifo" => options.fifo = Some(value.into()),
-                _ => {
-                    return Err(
-                        format!("{flag}? there are --listen ADDR, --line-listen ADDR, --fifo PATH").into()
-                    );
-                }
+                "--listen" => options.listen = value()?.parse()?,
+                "--line-listen" => options.line_listen = value()?.parse()?,
+                "--fifo" => options.fifo = Some(value()?.into()),
+                "--tls-cert" => chain = Some(value()?),
+                "--tls-key" => key = Some(value()?),
+                "--tls-self-signed" => options.tls = Some(self_signed()?),
+                _ => return Err(format!("{flag}? {USAGE}").into()),
             }
+        }
+        match (chain, key) {
+            (Some(chain), Some(key)) => options.tls = Some(tls::Server::from_pem_files(chain, key)?),
+            (None, None) => {}
+            _ => return Err("--tls-cert and --tls-key go together".into()),
         }
         Ok(options)
     }
+}
+
+/// A certificate that nobody has reason to trust, for trying things out.
+fn self_signed() -> Result<tls::Server, Box<dyn Error>> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok(tls::Server::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes())?)
 }
 
 fn main() -> ExitCode {

@@ -80,8 +80,11 @@ impl Core {
         }
         link.flags.insert(Flags::PAUSED);
         link.flags.insert(Flags::SMALL_READS);
+        let handshaking = link.tls.as_ref().is_some_and(|tls| !tls.is_secured());
         self.interrupt(index);
-        self.cancel_phase(index);
+        if !handshaking {
+            self.cancel_phase(index);
+        }
         self.mark(index);
     }
 
@@ -95,7 +98,11 @@ impl Core {
         link.role.set_active(now);
         let ended = link.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
         // An exchange may have been completed meanwhile, or the peer have said that nothing more comes.
-        if link.kept.is_some() || ended || matches!(link.role, Role::Http(_)) {
+        if link.kept.is_some()
+            || link.flags.contains(Flags::BACKLOG)
+            || ended
+            || matches!(link.role, Role::Http(_))
+        {
             self.resume_later(index);
         }
         match &self.link(index).role {
@@ -261,7 +268,9 @@ impl Core {
                 self.close_websocket(index, Some((CloseCode::GOING_AWAY, "")));
             }
             if self.link(index).state != State::Ended {
-                self.close_secure(index);
+                if self.is_whole(index, &CloseReason::Leaving) {
+                    self.close_secure(index);
+                }
                 self.flush(index, &mut super::Budget::new());
             }
             if self.link(index).state != State::Ended {

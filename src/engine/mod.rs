@@ -60,6 +60,8 @@ pub(crate) struct SiteFacts {
     pub(crate) protocols: Vec<Key>,
     /// Links that live by it.
     pub(crate) links: usize,
+    /// Listeners that it has a part in.
+    pub(crate) listeners: usize,
     /// No new links; it ends with the last one.
     pub(crate) removed: bool,
     /// When its certificate's age is to be reported again.
@@ -768,6 +770,10 @@ impl Core {
         }
         let link = self.links.at_mut(index).expect("just used");
         let ends = link.state == State::Finishing || link.flags.contains(Flags::FINISHED);
+        if link.state == State::Open && link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) {
+            // The handshake needs our half; what ends it comes again behind that.
+            return;
+        }
         if ends && link.tls.is_some() && self.close_secure(index) {
             return;
         }

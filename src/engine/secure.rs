@@ -16,12 +16,15 @@ pub(super) const HANDSHAKES_PER_TURN: u32 = 16;
 impl Core {
     /// Takes a handshake's share of this turn, if the link needs one. If there is none left, the link goes on later, and is not
     /// watched until then.
-    pub(crate) fn handshake_may_go_on(&mut self, index: u32) -> bool {
+    pub(crate) fn handshake_may_go_on(&mut self, index: u32, waited: bool) -> bool {
         let link = self.link(index);
-        if link.tls.as_ref().is_none_or(|tls| tls.is_secured()) {
+        let over = link.state != State::Open && link.queued() == 0;
+        if over || link.tls.as_ref().is_none_or(|tls| tls.is_secured()) {
             return true;
         }
-        if self.handshakes_left == 0 {
+        // Those that wait have a part of each turn to themselves.
+        let reserved = if waited || self.to_resume.is_empty() { 0 } else { HANDSHAKES_PER_TURN / 2 };
+        if self.handshakes_left <= reserved {
             self.link(index).flags.insert(Flags::BACKLOG);
             self.resume_later(index);
             self.mark(index);
@@ -82,7 +85,7 @@ impl Core {
     /// A raw connection begins to speak TLS.
     pub(crate) fn begin_tls(&mut self, index: u32, server: &Server) {
         let Some(mut tls) = Tls::server() else { return };
-        let begun = tls.choose(server);
+        let begun = tls.choose(server, &mut self.buffers.output);
         let link = self.link(index);
         link.secure(tls);
         let limit = link.limits.handshake;
@@ -101,6 +104,7 @@ impl Core {
             Hello::Name(name) => self.choose_server(index, name.as_deref()),
         };
         if let Err(error) = chosen {
+            self.send_records(index);
             self.transport_failed(index, error);
             return Filled::Nothing;
         }
@@ -216,6 +220,8 @@ impl Core {
         let records = output.bytes();
         let link = self.links.at_mut(index).expect("the caller found it");
         match &link.fd {
+            // Nothing can be said any more.
+            _ if link.flags.intersects(Flags::SHUT.union(Flags::WRITE_FAILED)) => {}
             Some(fd) if !records.is_empty() && link.queue.is_none() => {
                 let result = self.net.write(fd.as_fd(), records);
                 self.wrote(index, result, [records, &[], &[]]);
@@ -233,6 +239,7 @@ impl Core {
         let link = self.link(index);
         let (conn, peer, unsent) = (link.conn, link.peer(), link.queued());
         match &link.role {
+            Role::Http(_) if conn == NO_CONN && link.tls.as_ref().is_some_and(|tls| tls.is_secured()) => {}
             Role::Http(server) if conn == NO_CONN => {
                 let failed = FailedHandshake { site: server.site, peer, error };
                 self.failed_handshakes.push_back(failed);

@@ -21,14 +21,35 @@ impl Core {
 
     /// A link is gone, and was perhaps the last of a site that was removed.
     pub(super) fn left_site(&mut self, link: &Link) {
+        if let Role::Listener(listener) = &link.role {
+            for site in &listener.sites {
+                self.listens_no_more(*site);
+            }
+        }
         self.left(link.site);
+    }
+
+    /// A site has a part in another listener.
+    pub(crate) fn listens(&mut self, site: Key) {
+        if let Some(facts) = self.sites.get_mut(site) {
+            facts.listeners += 1;
+        }
+    }
+
+    fn listens_no_more(&mut self, site: Key) {
+        if let Some(facts) = self.sites.get_mut(site) {
+            facts.listeners = facts.listeners.saturating_sub(1);
+            if !facts.is_used() {
+                self.timers.cancel(&mut facts.aging);
+            }
+        }
     }
 
     fn left(&mut self, site: u32) {
         let Some(site) = self.sites.key_at(site) else { return };
         if let Some(facts) = self.sites.get_mut(site) {
             facts.links = facts.links.saturating_sub(1);
-            if facts.links == 0 {
+            if !facts.is_used() {
                 self.timers.cancel(&mut facts.aging);
             }
             self.site_may_end(site);
@@ -71,8 +92,13 @@ impl Core {
             let of_site = link.site == site.index;
             let next = match &mut link.role {
                 Role::Listener(listener) => {
+                    let before = listener.sites.len();
                     listener.sites.retain(|&other| other != site);
-                    listener.sites.first().copied()
+                    let (left, next) = (listener.sites.len() < before, listener.sites.first().copied());
+                    if left {
+                        self.listens_no_more(site);
+                    }
+                    next
                 }
                 _ => None,
             };
@@ -137,9 +163,9 @@ impl Core {
         if let Some(server) = &server {
             self.look_at_certificate(site, server);
         }
-        let link = self.link(index);
+        let Some(link) = self.links.at_mut(index) else { return Ok(()) };
         match (server, &mut link.tls) {
-            (Some(server), Some(tls)) => tls.choose(&server),
+            (Some(server), Some(tls)) => tls.choose(&server, &mut self.buffers.output),
             _ => Ok(()),
         }
     }
@@ -167,6 +193,11 @@ impl Core {
 }
 
 impl SiteFacts {
+    /// Whether something listens or lives by it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.links > 0 || self.listeners > 0
+    }
+
     /// Whether its listeners can speak TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.policy.tls.is_some()

@@ -197,6 +197,8 @@ impl From<PeerIncompatible> for TlsError {
             ServerDoesNotSupportTls12Or13
             | ServerTlsVersionIsDisabledByOurConfig
             | SupportedVersionsExtensionRequired
+            // What TLS 1.2 has and 1.1 had not.
+            | SignatureAlgorithmsExtensionRequired
             | Tls12NotOffered
             | Tls12NotOfferedOrEnabled => Self::NoCommonVersion,
             NoCipherSuitesInCommon => Self::NoCommonSuite,

@@ -1,5 +1,6 @@
 //! What a client asks for, known before a configuration is chosen for it.
 
+use rustls::CipherSuite;
 use rustls::server::Acceptor;
 
 use super::TlsError;
@@ -9,6 +10,18 @@ use super::TlsError;
 pub(crate) struct Hello {
     /// The server's name, lower case (RFC 6066, section 3).
     pub(crate) server_name: Option<Box<str>>,
+    /// It has come down to a version below TLS 1.3, after an attempt at a higher one has failed (RFC 7507).
+    pub(crate) is_fallback: bool,
+}
+
+/// `TLS_FALLBACK_SCSV` (RFC 7507, section 2).
+const FALLBACK: u16 = 0x5600;
+
+/// Whether a client says so: suites of TLS 1.3 are offered by none that offers less.
+fn is_fallback(suites: &[CipherSuite]) -> bool {
+    let mut numbers = suites.iter().map(|suite| u16::from(*suite));
+    let tls13 = numbers.clone().any(|number| number >> 8 == 0x13);
+    !tls13 && numbers.any(|number| number == FALLBACK)
 }
 
 /// Reads a ClientHello ahead of the connection, which gets the same bytes afterwards.
@@ -35,8 +48,9 @@ impl Peek {
             match self.0.accept() {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
-                    let server_name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                    return Ok(Some(Hello { server_name: server_name.map(Into::into) }));
+                    let hello = accepted.client_hello();
+                    let server_name = hello.server_name().map(|name| name.to_ascii_lowercase().into());
+                    return Ok(Some(Hello { server_name, is_fallback: is_fallback(hello.cipher_suites()) }));
                 }
                 Err((error, _)) => return Err(error.into()),
             }
@@ -76,6 +90,15 @@ mod tests {
     fn address_is_no_name() {
         let hello = Peek::default().read(&hello("127.0.0.1")).unwrap().unwrap();
         assert_eq!(hello.server_name, None);
+    }
+
+    #[test]
+    fn fallback_is_what_offers_the_signal_and_nothing_of_tls_1_3() {
+        let suites = |numbers: &[u16]| numbers.iter().map(|&number| number.into()).collect::<Vec<_>>();
+        assert!(is_fallback(&suites(&[0xc02f, 0x5600])));
+        assert!(!is_fallback(&suites(&[0xc02f, 0x1301, 0x5600])));
+        assert!(!is_fallback(&suites(&[0xc02f, 0x00ff])));
+        assert!(!Peek::default().read(&hello("localhost")).unwrap().unwrap().is_fallback);
     }
 
     #[test]

@@ -53,6 +53,8 @@ struct Inner {
     config: Arc<ServerConfig>,
     /// `None` for a configuration made elsewhere.
     current: Option<Arc<Current>>,
+    /// Whether TLS 1.3 is spoken, as far as is known.
+    speaks_tls13: bool,
 }
 
 /// The certificate that new handshakes take.
@@ -101,7 +103,7 @@ impl Server {
     ///
     /// [`ServerConfig::alpn_protocols`] are its own matter too.
     pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
-        Self(Arc::new(Inner { config, current: None }))
+        Self(Arc::new(Inner { config, current: None, speaks_tls13: false }))
     }
 
     /// Replaces the certificate and its key. Handshakes that begin from now on take the new one; connections that are up
@@ -159,12 +161,17 @@ impl Server {
     }
 
     /// Counts replacements, so that what depends on [`not_after`](Self::not_after) can be reckoned anew.
+    /// Whether a client that has come down to less than TLS 1.3 was talked into that.
+    pub(crate) fn speaks_tls13(&self) -> bool {
+        self.0.speaks_tls13
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.0.current.as_ref().map_or(0, |current| current.generation.load(Ordering::Acquire))
     }
 
     fn replace(&self, identity: &Identity) -> Result<(), ConfigError> {
-        let Inner { config, current: Some(current) } = &*self.0 else {
+        let Inner { config, current: Some(current), .. } = &*self.0 else {
             return Err(ConfigError::NotReplaceable);
         };
         let now = config.time_provider.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
@@ -370,7 +377,8 @@ impl ServerBuilder {
         if self.key_log {
             config.key_log = Arc::new(KeyLogFile::new());
         }
-        Ok(Server(Arc::new(Inner { config: Arc::new(config), current: Some(current) })))
+        let speaks_tls13 = versions.contains(&&rustls::version::TLS13);
+        Ok(Server(Arc::new(Inner { config: Arc::new(config), current: Some(current), speaks_tls13 })))
     }
 
     fn sessions(&self, config: &mut ServerConfig) -> Result<(), ConfigError> {

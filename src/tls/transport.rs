@@ -10,7 +10,7 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
     UnbufferedConnectionCommon, UnbufferedStatus,
 };
-use rustls::{ClientConfig, ContentType};
+use rustls::{AlertDescription, ClientConfig, ContentType};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,8 @@ pub(crate) struct Tls {
     connection: Connection,
     /// The name that the client asked for.
     server_name: Option<Box<str>>,
+    /// The client has come down to a lower version than it could speak.
+    is_fallback: bool,
     /// The beginning of a record whose rest has not come.
     kept: Vec<u8>,
     /// What was sent before the handshake was complete.
@@ -66,6 +68,7 @@ impl Tls {
         Self {
             connection,
             server_name: None,
+            is_fallback: false,
             kept: Vec::new(),
             early: Vec::new(),
             sent: 0,
@@ -126,6 +129,7 @@ impl Tls {
             }
             Ok(Some(hello)) => {
                 self.server_name = hello.server_name.clone();
+                self.is_fallback = hello.is_fallback;
                 Hello::Name(hello.server_name)
             }
             // A connection of whatever configuration fails by it too, and tells the peer.
@@ -133,8 +137,20 @@ impl Tls {
         }
     }
 
-    /// Goes on as this server.
-    pub(crate) fn choose(&mut self, server: &Server) -> Result<(), TlsError> {
+    /// Goes on as this server; what is to be said where it cannot is written behind `out`.
+    ///
+    /// A client that has come down to TLS 1.2 and is met by a server of 1.3 was talked into that (RFC 7507, section 3), which
+    /// rustls does not look for.
+    pub(crate) fn choose(&mut self, server: &Server, out: &mut Records) -> Result<(), TlsError> {
+        if self.is_fallback && server.speaks_tls13() {
+            let description = AlertDescription::InappropriateFallback;
+            // A record of type alert, as TLS 1.2 writes it before there are keys: fatal.
+            let alert = [21, 3, 3, 0, 2, 2, description.into()];
+            out.room(alert.len()).copy_from_slice(&alert);
+            out.used(alert.len());
+            self.closed = true;
+            return Err(TlsError::Alert { description, received: false });
+        }
         self.connection = Connection::Server(UnbufferedServerConnection::new(server.config())?);
         Ok(())
     }
@@ -157,8 +173,8 @@ impl Tls {
                 self.secured |= advanced.secured;
                 // An idle connection holds nothing.
                 let rest = &records[advanced.used..];
-                self.kept = if rest.is_empty() { Vec::new() } else { rest.to_vec() };
-                if rest.len() > KEPT {
+                self.kept = if rest.is_empty() || self.peer_closed { Vec::new() } else { rest.to_vec() };
+                if self.kept.len() > KEPT {
                     self.closed = true;
                     step.error = Some(TlsError::RecordOverflow);
                 }

@@ -1,13 +1,15 @@
 // What a person sees of examples/existing_server, in Debian's headless Chromium. `./check browser` runs it.
 //
 // EXISTING_SERVER is the program, BROWSER_TOOLS the folder in which playwright-core is installed (this one by default),
-// CHROMIUM the browser, SCREENSHOT where a picture goes.
+// CHROMIUM the browser, SCREENSHOT where a picture goes. With TLS set, all of it is over https and wss.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { X509Certificate, createHash } from "node:crypto";
 import { once } from "node:events";
-import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
+import https from "node:https";
 import { createRequire } from "node:module";
 import net from "node:net";
 import os from "node:os";
@@ -22,15 +24,29 @@ const program = path.resolve(process.env.EXISTING_SERVER ?? "target/release/exam
 const folder = mkdtempSync(path.join(os.tmpdir(), "lodger-browser-"));
 const fifo = path.join(folder, "house");
 
+const tls = process.env.TLS ? certificate() : null;
+
 let server, browser, desk;
+
+/** Makes a certificate for this run; the browser is told to accept this key, and no other that it has no reason to trust. */
+function certificate() {
+  const files = { cert: path.join(folder, "chain.pem"), key: path.join(folder, "key.pem") };
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    "-keyout", files.key, "-out", files.cert], { stdio: "ignore" });
+  const pem = readFileSync(files.cert);
+  const key = new X509Certificate(pem).publicKey.export({ type: "spki", format: "der" });
+  return { ...files, pem, hash: createHash("sha256").update(key).digest("base64") };
+}
 
 /** Starts the server at `listen` and waits until it says where it listens. */
 async function start(listen) {
-  const process = spawn(program, ["--listen", listen, "--line-listen", "127.0.0.1:0", "--fifo", fifo], {
+  const secure = tls ? ["--tls-cert", tls.cert, "--tls-key", tls.key] : [];
+  const process = spawn(program, ["--listen", listen, "--line-listen", "127.0.0.1:0", "--fifo", fifo, ...secure], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const said = readline.createInterface({ input: process.stdout })[Symbol.asyncIterator]();
-  const page = (await said.next()).value?.match(/^listening on (http:\/\/(.+)\/)$/);
+  const page = (await said.next()).value?.match(tls ? /^listening on (https:\/\/(.+)\/)$/ : /^listening on (http:\/\/(.+)\/)$/);
   const lines = (await said.next()).value?.match(/^lines on (.+):(\d+)$/);
   assert.ok(page && lines, `${program} says where it listens`);
   return { process, url: page[1], address: page[2], lines: { host: lines[1], port: Number(lines[2]) } };
@@ -74,7 +90,8 @@ before(async () => {
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
+      "--disable-component-update", "--disable-sync",
+      ...(tls ? [`--ignore-certificate-errors-spki-list=${tls.hash}`] : [])],
   });
   server = await start("127.0.0.1:0");
   desk = await open();
@@ -176,18 +193,21 @@ test("a page from another origin is refused", options, async () => {
   const page = await (await browser.newContext()).newPage();
   await page.goto(`http://127.0.0.1:${elsewhere.address().port}/`);
   const outcome = address => page.evaluate(address => new Promise(resolve => {
-    const socket = new WebSocket(`ws://${address}/live`);
+    const socket = new WebSocket(address);
     socket.onopen = () => resolve("open");
     socket.onclose = event => resolve(event.code);
   }), address);
-  assert.equal(await outcome(server.address), 1006);
+  assert.equal(await outcome(`${tls ? "wss" : "ws"}://${server.address}/live`), 1006);
   await page.context().close();
   elsewhere.close();
 });
 
 test("a foreign name that leads to this machine is not answered", options, async () => {
   const [host, port] = server.address.split(":");
-  const request = http.get({ host, port, headers: { Host: `elsewhere.example:${port}` } });
+  const headers = { Host: `elsewhere.example:${port}` };
+  const request = tls
+    ? https.get({ host, port, headers, ca: tls.pem, servername: "localhost" })
+    : http.get({ host, port, headers });
   const [response] = await once(request, "response");
   response.resume();
   assert.equal(response.statusCode, 421);

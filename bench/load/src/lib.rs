@@ -6,16 +6,19 @@
 
 mod answers;
 mod connects;
+mod handshakes;
 mod histogram;
 mod idle;
 mod link;
 mod plan;
 mod pump;
 pub mod system;
+mod tls;
 mod transport;
 mod watched;
 
 pub use connects::connects;
+pub use handshakes::handshakes;
 pub use histogram::{Histogram, Latency};
 pub use idle::{Memory, memory};
 pub use plan::{Kind, Plan};
@@ -27,7 +30,7 @@ use std::time::Duration;
 /// What a measurement found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measured {
-    /// Answers in the measured time; for [`connects`], cycles.
+    /// Answers in the measured time; for [`connects`] and [`handshakes`], cycles.
     pub messages: u64,
     /// How long it took.
     pub elapsed: Duration,

@@ -30,6 +30,7 @@ pub(crate) struct Link {
 impl Link {
     /// Sends what is owed, as far as there is room.
     pub(crate) fn send(&mut self, plan: &Plan) -> io::Result<()> {
+        self.transport.flush()?;
         loop {
             if self.sending.is_empty() {
                 let requests = self.owed.min(plan.depth());
@@ -83,7 +84,7 @@ impl Links {
     /// Opens `more` connections to `server`, through their handshakes.
     pub(crate) fn open(&mut self, server: SocketAddr, plan: &Plan, more: usize) -> io::Result<()> {
         for at in self.all.len()..self.all.len() + more {
-            let transport = Transport::connect(server, at)?;
+            let transport = Transport::open(server, at, plan.tls.as_ref())?;
             transport.abort_on_close()?;
             let now = Instant::now();
             let mut link =

@@ -1,13 +1,13 @@
 //! The load generator by hand, against a server that runs already.
 
-use lodger_bench_load::{Echo, Kind, Measured, Plan, Watched, connects, echo, memory, system};
+use lodger_bench_load::{Echo, Kind, Measured, Plan, Watched, connects, echo, handshakes, memory, system};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 const USAGE: &str = "\
 usage: load KIND PORT PID [options]
-  KIND                ws, http, raw (an echo, or a page), connects, or idle (memory)
+  KIND                ws, wss, http, raw (an echo, or a page), connects, handshakes, resumed (TLS), idle or idle-wss (memory)
   PORT, PID           where the server listens on 127.0.0.1, and its process
   --text              messages are text
   --size BYTES        of a message (default 32)
@@ -41,11 +41,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Options { what, server, text, size, depth, echo: how, page, .. } = options;
     let kind = if text { Kind::Text } else { Kind::named(&what).unwrap_or(Kind::WebSocket) };
     match what.as_str() {
-        "idle" => {
+        "idle" | "idle-wss" => {
+            let kind = if what == "idle" { kind } else { Kind::Secure };
             let memory = memory(server, &watched, kind, how.connections)?;
             println!("{:.0} bytes per connection, {:.0} after a message", memory.opened, memory.used);
         }
         "connects" => show(&connects(server, &watched, how.connections, how.warm_up, how.time)?),
+        "handshakes" | "resumed" => {
+            let resume = what == "resumed";
+            show(&handshakes(server, &watched, resume, how.connections, how.warm_up, how.time)?);
+        }
         _ => {
             let page = if kind == Kind::Http { std::fs::read(page)? } else { Vec::new() };
             show(&echo(server, &watched, &Plan::new(kind, size, depth, &page), &how)?);
@@ -76,7 +81,9 @@ fn show(measured: &Measured) {
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut next = || arguments.next().ok_or("KIND, PORT and PID are needed".to_owned());
     let (what, port, pid) = (next()?, next()?, next()?);
-    if !["ws", "http", "raw", "connects", "idle"].contains(&what.as_str()) {
+    if !["ws", "wss", "http", "raw", "connects", "handshakes", "resumed", "idle", "idle-wss"]
+        .contains(&what.as_str())
+    {
         return Err(format!("no such kind: {what}"));
     }
     let mut options = Options {

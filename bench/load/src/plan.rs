@@ -1,12 +1,17 @@
 //! What is said to a server and what it has to answer, made once.
 
 use crate::answers::Expected;
+use crate::tls;
+use rustls::ClientConfig;
+use std::sync::Arc;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// Binary messages to an echo, over WebSocket.
     WebSocket,
+    /// The same over TLS.
+    Secure,
     /// The same as text.
     Text,
     /// Bytes to an echo without a protocol.
@@ -16,10 +21,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of this name: `ws`, `text`, `raw` or `http`.
+    /// The kind of this name: `ws`, `wss`, `text`, `raw` or `http`.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "ws" => Self::WebSocket,
+            "wss" => Self::Secure,
             "text" => Self::Text,
             "raw" => Self::Raw,
             "http" => Self::Http,
@@ -37,6 +43,8 @@ pub struct Plan {
     /// The length of one.
     pub(crate) one: usize,
     pub(crate) expected: Expected,
+    /// How the connections are encrypted, if they are.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// The accept key that belongs to the key of every handshake here (RFC 6455, section 1.3).
@@ -49,7 +57,7 @@ impl Plan {
     pub fn new(kind: Kind, size: usize, depth: usize, page: &[u8]) -> Self {
         let payload: Vec<u8> = (0..size).map(|at| b' ' + (at % 89) as u8).collect();
         let (opening, request, expected) = match kind {
-            Kind::WebSocket => {
+            Kind::WebSocket | Kind::Secure => {
                 (Some(upgrade()), frame(2, &payload, Some(MASKING_KEY)), Expected::message(2, payload))
             }
             Kind::Text => {
@@ -59,7 +67,8 @@ impl Plan {
             Kind::Http => (None, get(), Expected::Page(page.to_vec())),
         };
         let one = request.len();
-        Self { opening, block: request.repeat(depth), one, expected }
+        let tls = (kind == Kind::Secure).then(|| tls::config(false));
+        Self { opening, block: request.repeat(depth), one, expected, tls }
     }
 
     pub(crate) fn depth(&self) -> usize {

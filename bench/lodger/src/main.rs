@@ -11,7 +11,9 @@ const USAGE: &str = "\
 usage: lodger [options] PORT
   --loop LOOP        poll, epoll, single-fd, guest-epoll or polling (default epoll)
   --content WHERE    the page comes from its `file` (default) or from `memory`
-  --raw              echo bytes, without a protocol";
+  --raw              echo bytes, without a protocol
+  --tls CHAIN KEY    over TLS, with these files in PEM (program `lodger-tls` only)
+  --provider NAME    its cryptography: aws-lc-rs (default) or ring";
 
 const PAGE: &str = "www/index.html";
 
@@ -22,10 +24,12 @@ struct Options {
     run: Run,
     page: fn() -> Response,
     raw: bool,
+    tls: Option<(String, String)>,
+    ring: bool,
     port: u16,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
@@ -40,21 +44,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         let page = options.page;
         let accept = move |request: &Request<'_>, _: &mut (), _: &mut Io| accept(request, page);
-        let site = context.io().add_site(Site::new().protocol("", accept));
+        let mut site = Site::new().protocol("", accept);
+        let mut listen = listen;
+        if let Some((chain, key)) = options.tls {
+            (site, listen) = secured(site, listen, &chain, &key, options.ring)?;
+        }
+        let site = context.io().add_site(site);
         context.io().listen(listen, site)?;
     }
     (options.run)(context)?;
     Ok(())
 }
 
+#[cfg(feature = "tls")]
+fn secured(
+    site: Site<()>,
+    listen: Listen,
+    chain: &str,
+    key: &str,
+    ring: bool,
+) -> Result<(Site<()>, Listen), Box<dyn Error>> {
+    use lodger::tls::{Server, rustls::crypto};
+    let provider =
+        if ring { crypto::ring::default_provider() } else { crypto::aws_lc_rs::default_provider() };
+    let server = Server::builder().certificate_files(chain, key).provider(provider.into()).build()?;
+    Ok((site.tls(server), listen.tls()))
+}
+
+#[cfg(not(feature = "tls"))]
+fn secured(_: Site<()>, _: Listen, _: &str, _: &str, _: bool) -> Result<(Site<()>, Listen), Box<dyn Error>> {
+    Err("this program has no TLS: lodger-tls has".into())
+}
+
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { run: epoll, page: file, raw: false, port: 0 };
+    let mut options = Options { run: epoll, page: file, raw: false, tls: None, ring: false, port: 0 };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--loop" => options.run = named_loop(&value()?)?,
             "--content" => options.page = if value()? == "memory" { memory } else { file },
             "--raw" => options.raw = true,
+            "--tls" => options.tls = Some((value()?, value()?)),
+            "--provider" => options.ring = value()? == "ring",
             port => {
                 options.port = port.parse().map_err(|_| format!("neither an option nor a port: {port}"))?
             }

@@ -1,6 +1,7 @@
 //! The grid: what is measured, and what lodger has to reach in it.
 
 use crate::measure::Settings;
+use crate::results::LODGER;
 use crate::servers::Server;
 use std::time::Duration;
 
@@ -22,13 +23,26 @@ pub(crate) enum Work {
     /// So many messages in a second, below what a server can do: for latency.
     Rate { size: usize, connections: usize, per_second: u32 },
     /// The page, on connections that stay.
-    Get { connections: usize },
+    Get { connections: usize, from: Page },
     /// Connecting, upgrading, closing; so many at once.
     Connects { parallel: usize },
     /// Memory of idle connections: gives two results, this one after the handshake, and `memory-used`.
     Memory { connections: usize },
     /// The second result of `Memory`.
     MemoryUsed,
+    /// Binary messages over TLS. lodger without TLS is measured beside.
+    Secure { size: usize, connections: usize },
+    /// Connecting, the TLS handshake, closing; so many at once.
+    Handshakes { parallel: usize, resume: bool },
+    /// Memory of connections over TLS that are idle after a message.
+    SecureMemory { connections: usize },
+}
+
+/// Where a server has the page from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Page {
+    File,
+    Memory,
 }
 
 /// What lodger has to reach, in the same run.
@@ -86,17 +100,32 @@ pub(crate) const GRID: &[Cell] = &[
     other("latency-1K-64c", Work::Rate { size: 1024, connections: 64, per_second: 40_000 }, None),
     quick(other(
         "get-64c",
-        Work::Get { connections: 64 },
+        Work::Get { connections: 64, from: Page::File },
         Some(Goal::TimesRaw { at_most: 1.8, raw: "raw-epoll", cell: "1K-64c" }),
     )),
+    other("get-memory-64c", Work::Get { connections: 64, from: Page::Memory }, None),
     other("connects", Work::Connects { parallel: 16 }, Some(Goal::AtMost(28_000.0))),
     other("memory", Work::Memory { connections: 10_000 }, Some(Goal::AtMost(208.0))),
     other("memory-used", Work::MemoryUsed, Some(Goal::AtMost(208.0))),
+    other("wss-1K-64c", Work::Secure { size: 1024, connections: 64 }, Some(Goal::AtMost(6_500.0))),
+    other("wss-16K-64c", Work::Secure { size: 16 * 1024, connections: 64 }, Some(Goal::AtMost(15_000.0))),
+    other("handshakes", Work::Handshakes { parallel: 16, resume: false }, None),
+    other("handshakes-resumed", Work::Handshakes { parallel: 16, resume: true }, None),
+    other("wss-memory", Work::SecureMemory { connections: 2000 }, Some(Goal::AtMost(3072.0))),
 ];
 
 impl Cell {
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
         GRID.iter().find(|cell| cell.name == name)
+    }
+
+    /// The guise of lodger that is compared.
+    pub(crate) fn lodger(&self) -> &'static str {
+        match self.work {
+            Work::Get { from: Page::Memory, .. } => "lodger-bytes",
+            Work::Secure { .. } | Work::Handshakes { .. } | Work::SecureMemory { .. } => "lodger-epoll-tls",
+            _ => LODGER,
+        }
     }
 
     pub(crate) fn title(&self) -> String {
@@ -116,20 +145,34 @@ impl Cell {
                     grouped(per_second.into())
                 )
             }
-            Work::Get { connections } => format!("GET of 612 bytes, {}", on(connections)),
+            Work::Get { connections, from: Page::File } => {
+                format!("GET of a file of 612 bytes, {}", on(connections))
+            }
+            Work::Get { connections, from: Page::Memory } => {
+                format!("GET of 612 bytes in memory, {}", on(connections))
+            }
             Work::Connects { .. } => "connect, upgrade, close".into(),
             Work::Memory { .. } => "memory of an idle connection".into(),
             Work::MemoryUsed => "the same, after a message of 1 KiB".into(),
+            Work::Secure { size, connections } => {
+                format!("echo of {} over TLS, {}", bytes(size), on(connections))
+            }
+            Work::Handshakes { resume: false, .. } => "connect, full TLS handshake, close".into(),
+            Work::Handshakes { resume: true, .. } => "connect, resumed TLS handshake, close".into(),
+            Work::SecureMemory { .. } => {
+                "memory of an idle connection over TLS, after a message of 1 KiB".into()
+            }
         }
     }
 
     pub(crate) fn unit(&self) -> Unit {
         match self.work {
             Work::Rate { .. } => Unit::Latency,
-            Work::Memory { .. } | Work::MemoryUsed => Unit::Memory,
+            Work::Memory { .. } | Work::MemoryUsed | Work::SecureMemory { .. } => Unit::Memory,
             Work::Echo { .. } | Work::Text { .. } | Work::Get { .. } | Work::Connects { .. } => {
                 Unit::Processor
             }
+            Work::Secure { .. } | Work::Handshakes { .. } => Unit::Processor,
         }
     }
 
@@ -137,8 +180,11 @@ impl Cell {
         match self.work {
             Work::Echo { .. } | Work::Rate { .. } => server.speaks("ws") || server.speaks("raw"),
             Work::Text { .. } | Work::Connects { .. } | Work::Memory { .. } => server.speaks("ws"),
-            Work::Get { .. } => server.speaks("http"),
+            Work::Get { from: Page::File, .. } => server.speaks("http"),
+            Work::Get { from: Page::Memory, .. } => server.speaks("memory"),
             Work::MemoryUsed => false,
+            Work::Secure { .. } => server.speaks("wss") || server.name == LODGER,
+            Work::Handshakes { .. } | Work::SecureMemory { .. } => server.speaks("wss"),
         }
     }
 
@@ -152,8 +198,11 @@ impl Cell {
             Work::Echo { connections, .. }
             | Work::Text { connections, .. }
             | Work::Rate { connections, .. }
-            | Work::Get { connections }
+            | Work::Get { connections, .. }
             | Work::Connects { parallel: connections }
+            | Work::Secure { connections, .. }
+            | Work::Handshakes { parallel: connections, .. }
+            | Work::SecureMemory { connections }
             | Work::Memory { connections } => connections,
             Work::MemoryUsed => 0,
         }

@@ -1,7 +1,7 @@
 //! Which goals hold.
 
 use crate::cells::{Cell, Goal};
-use crate::results::{LODGER, Part, Results};
+use crate::results::{Part, Results};
 
 /// How lodger does in a cell.
 pub(crate) struct Verdict {
@@ -49,18 +49,19 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
 
 fn verdict(results: &Results, cell: &'static Cell) -> Option<Verdict> {
     let summaries = results.summaries(cell.name);
-    let lodger = summaries.iter().find(|summary| summary.server.part() == Part::Lodger)?.value;
+    let own = cell.lodger();
+    let lodger = summaries.iter().find(|summary| summary.server.name == own)?.value;
     let bound = cell.goal.and_then(|goal| match goal {
         Goal::AtMost(at_most) => Some(Bound { found: lodger, at_most, raw: None }),
         Goal::TimesRaw { at_most, raw, cell: other } => {
-            let found = results.ratio((cell.name, LODGER), (other, raw))?;
+            let found = results.ratio((cell.name, own), (other, raw))?;
             Some(Bound { found, at_most, raw: Some((raw, other)) })
         }
     });
     let peers = summaries.iter().filter(|summary| summary.server.part() == Part::Peer);
     let best = peers.min_by(|one, other| one.value.total_cmp(&other.value)).and_then(|peer| {
         let name = &peer.server.name;
-        Some((name.clone(), results.ratio((cell.name, LODGER), (cell.name, name))?))
+        Some((name.clone(), results.ratio((cell.name, own), (cell.name, name))?))
     });
     Some(Verdict { cell, lodger, bound, best })
 }

@@ -1,6 +1,7 @@
 //! Runs servers against the load, one at a time and in turns, and reports. `bench/run` and `bench/scale` build and start it.
 
 mod cells;
+mod certificate;
 mod goals;
 mod machine;
 mod measure;

@@ -5,7 +5,7 @@ use crate::options::Options;
 use crate::results::Sample;
 use crate::servers::Server;
 use crate::two_cores;
-use lodger_bench_load::{Echo, Kind, Measured, Plan, connects, echo, memory, system};
+use lodger_bench_load::{Echo, Kind, Measured, Plan, connects, echo, handshakes, memory, system};
 use std::io;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(crate) fn measure(cell: &Cell, server: &Server, settings: &Settings) -> io::
     Ok(match cell.work {
         Work::Echo { size, connections, depth } => one(run(bytes, size, depth, connections, None)?),
         Work::Text { size, connections } => one(run(Kind::Text, size, 1, connections, None)?),
-        Work::Get { connections } => one(run(Kind::Http, 1, 1, connections, None)?),
+        Work::Get { connections, .. } => one(run(Kind::Http, 1, 1, connections, None)?),
         Work::Connects { parallel } => one(connects(address, &watched, parallel, settings.warm_up, time)?),
         Work::Rate { size, connections, per_second } => {
             let mut measured = run(bytes, size, 1, connections, Some(per_second.into()))?;
@@ -72,6 +72,17 @@ pub(crate) fn measure(cell: &Cell, server: &Server, settings: &Settings) -> io::
             vec![sample("memory", memory.opened, None), sample("memory-used", memory.used, None)]
         }
         Work::MemoryUsed => Vec::new(),
+        Work::Secure { size, connections } => {
+            let kind = if server.speaks("wss") { Kind::Secure } else { Kind::WebSocket };
+            one(run(kind, size, 1, connections, None)?)
+        }
+        Work::Handshakes { parallel, resume } => {
+            one(handshakes(address, &watched, resume, parallel, settings.warm_up, time)?)
+        }
+        Work::SecureMemory { connections } => {
+            let memory = memory(address, &watched, Kind::Secure, connections)?;
+            vec![sample(cell.name, memory.used, None)]
+        }
     })
 }
 

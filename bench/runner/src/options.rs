@@ -1,6 +1,7 @@
 //! What the command line asks for.
 
 use crate::cells::Cell;
+use crate::certificate::Certificate;
 use crate::machine::said;
 use regex_lite::Regex;
 use std::error::Error;
@@ -40,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) root: String,
     /// Where the peers are that cargo does not build.
     pub(crate) peers: String,
+    pub(crate) certificate: Certificate,
 }
 
 impl Options {
@@ -66,6 +68,7 @@ impl Options {
             bin: own.parent().ok_or("no directory")?.to_string_lossy().into_owned(),
             root: "../target/release".into(),
             peers: said("peers/build", &["dir"]).unwrap_or_default(),
+            certificate: Certificate::new()?,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -74,6 +77,7 @@ impl Options {
                 "list" => options.list = true,
                 "--help" | "-h" => {
                     println!("{USAGE}");
+                    drop(options);
                     std::process::exit(0);
                 }
                 "quick" => {
@@ -115,7 +119,10 @@ impl Options {
 
     /// A word of a server's command with the directories put in.
     pub(crate) fn placed(&self, word: &str) -> String {
-        word.replace("{bin}", &self.bin).replace("{root}", &self.root).replace("{peers}", &self.peers)
+        let word =
+            word.replace("{bin}", &self.bin).replace("{root}", &self.root).replace("{peers}", &self.peers);
+        let Certificate { chain, key } = &self.certificate;
+        word.replace("{cert}", &chain.to_string_lossy()).replace("{key}", &key.to_string_lossy())
     }
 
     pub(crate) fn wants(&self, cell: &Cell) -> bool {

@@ -130,13 +130,14 @@ impl Results {
             |at: usize| median(samples.iter().filter_map(|sample| Some(sample.latency?[at] as f64)));
         let latency =
             quantile(0).zip(quantile(1)).zip(quantile(2)).map(|((p50, p99), p999)| [p50, p99, p999]);
+        let own = Cell::named(cell).map_or(LODGER, Cell::lodger);
         let (load, nanos) = (of(|sample| sample.load_nanos), of(|sample| sample.server_nanos));
         Some(Summary {
             server,
             value: of(|sample| Some(sample.value))?,
             least: samples.iter().map(|sample| sample.value).fold(f64::INFINITY, f64::min),
             most: samples.iter().map(|sample| sample.value).fold(0.0, f64::max),
-            to_lodger: self.ratio((cell, &server.name), (cell, LODGER)),
+            to_lodger: self.ratio((cell, &server.name), (cell, own)),
             load,
             rate: of(|sample| sample.rate),
             latency,

@@ -2,10 +2,11 @@
 
 use crate::options::Options;
 use lodger_bench_load::{Watched, system};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -57,7 +58,8 @@ impl Server {
         &self.kinds
     }
 
-    /// Starts it on a free port, bound to processor `core`, and waits until it accepts. This thread comes back to `own`.
+    /// Starts it on a free port, bound to processor `core`, and waits until it accepts. This thread comes back to `own`. The
+    /// server ends with the runner, however that ends.
     pub(crate) fn start(&self, core: usize, own: usize) -> io::Result<Running> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let words = self.command.iter().map(|word| word.replace("{port}", &port.to_string()));
@@ -66,6 +68,15 @@ impl Server {
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // A child starts on the processor of the thread that makes it.
         system::pin(core)?;
+        let parent = getpid();
+        // SAFETY: between fork and exec it makes two system calls, and touches no memory of the parent's.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::TERM))?;
+                // It may have ended before that was set.
+                if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
+            });
+        }
         let child = command.spawn();
         system::pin(own)?;
         let mut running = Running { child: child?, address: (Ipv4Addr::LOCALHOST, port).into() };
