@@ -73,3 +73,60 @@ impl Env for SystemEnv {
 pub(crate) fn system_now() -> Instant {
     Instant::now()
 }
+
+/// Random bytes in stock, each given out once: to ask the system for four at a time would be a call for each masking key.
+pub(crate) struct Randomness {
+    bytes: [u8; 256],
+    used: usize,
+}
+
+impl Randomness {
+    pub(crate) fn new() -> Self {
+        let bytes = [0; 256];
+        Self { used: bytes.len(), bytes }
+    }
+
+    pub(crate) fn take<const N: usize>(&mut self, env: &mut dyn Env) -> [u8; N] {
+        if self.bytes.len() - self.used < N {
+            env.random(&mut self.bytes);
+            self.used = 0;
+        }
+        let mut taken = [0; N];
+        let given = &mut self.bytes[self.used..self.used + N];
+        taken.copy_from_slice(given);
+        given.fill(0);
+        self.used += N;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts, so that it shows whether a byte comes twice.
+    struct Counting(u32);
+
+    impl Env for Counting {
+        fn now(&mut self) -> Instant {
+            SystemEnv.now()
+        }
+        fn date(&mut self) -> SystemTime {
+            SystemEnv.date()
+        }
+        fn random(&mut self, bytes: &mut [u8]) {
+            for word in bytes.as_chunks_mut::<4>().0 {
+                *word = self.0.to_be_bytes();
+                self.0 += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn no_random_byte_is_given_out_twice() {
+        let (mut env, mut randomness) = (Counting(0), Randomness::new());
+        for expected in 0..1000_u32 {
+            assert_eq!(randomness.take(&mut env), expected.to_be_bytes());
+        }
+    }
+}

@@ -279,7 +279,8 @@ impl<D> Context<D> {
         }
         // Seen by whoever looks after a panic.
         self.io.core.work = true;
-        self.io.core.link(index).role = Role::WebSocket(WebSocket::new(accept.handler.receive()));
+        let websocket = WebSocket::new(ws::Side::Server, accept.handler.receive());
+        self.io.core.link(index).role = Role::WebSocket(websocket);
         self.io.core.begin_websocket_timers(index);
         *self.handlers.place(conn.index) = Some(AnyHandler::WebSocket(accept.handler));
         self.with_handler(conn.index, data, |handler, cx| {

@@ -19,7 +19,7 @@ use crate::role::{Listener, Role, Secure, SocketOptions};
 use crate::site::{ProtocolId, Site, SiteId};
 use crate::transport::Tls;
 use crate::ws::role::WebSocket;
-use crate::ws::{CloseCode, Message, Shared};
+use crate::ws::{CloseCode, Message, Shared, Side};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
@@ -560,7 +560,7 @@ impl<D> Io<D> {
     ) -> Result<ConnId, AdoptError<OwnedFd>> {
         let socket = self.adoptable(socket)?;
         let peer = self.core.net.peer_addr(socket.as_fd()).ok();
-        let role = Role::WebSocket(WebSocket::new(handler.receive()));
+        let role = Role::WebSocket(WebSocket::new(Side::Server, handler.receive()));
         let index = self.core.add_link(Link::new(socket, role, peer.as_ref(), Rc::new(limits)));
         let conn = self.core.add_conn(index);
         self.put(Fresh::Handler(conn, AnyHandler::WebSocket(handler)));

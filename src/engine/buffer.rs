@@ -1,7 +1,7 @@
 //! What waits to be sent on a link, and the spare buffers that all links share.
 
 use super::timers::{Tick, TimerId};
-use crate::ws::Shared;
+use crate::ws::{Shared, mask};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -163,6 +163,16 @@ impl Gathered {
         first.copy_from_slice(head);
         second.copy_from_slice(payload);
         true
+    }
+
+    /// The same with the payload masked.
+    pub(crate) fn push_masked(&mut self, head: &[u8], payload: &[u8], key: [u8; 4]) -> bool {
+        let start = self.len + head.len();
+        let pushed = self.push(head, payload);
+        if pushed {
+            mask::apply(key, &mut self.bytes[start..self.len]);
+        }
+        pushed
     }
 }
 

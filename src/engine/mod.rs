@@ -11,7 +11,7 @@ mod sites;
 pub(crate) mod store;
 pub(crate) mod timers;
 
-use crate::env::Env;
+use crate::env::{Env, Randomness};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
 use crate::net::{self, Net, Peer};
@@ -118,6 +118,8 @@ impl Budget {
 pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) env: Box<dyn Env>,
+    /// For masking keys.
+    pub(crate) randomness: Randomness,
     pub(crate) start: std::time::Instant,
     /// The time of this turn, once it was asked for.
     turn_time: Option<Tick>,
@@ -176,6 +178,7 @@ impl Core {
             net,
             start: env.now(),
             env,
+            randomness: Randomness::new(),
             turn_time: None,
             links: Store::new(),
             conns: Store::new(),
@@ -550,6 +553,12 @@ impl Core {
             }
         }
         self.push_slowly(index, head, payload)
+    }
+
+    /// Gathers a frame of a client's, if that is possible: `head`, and `payload` masked with `key`.
+    pub(crate) fn gather_masked(&mut self, index: u32, head: &[u8], payload: &[u8], key: [u8; 4]) -> bool {
+        let idle = index == self.current && self.link(index).queue.is_none();
+        idle && payload.len() < DIRECT && self.out.push_masked(head, payload, key)
     }
 
     fn push_slowly(&mut self, index: u32, head: &[u8], payload: &[u8]) -> Flow {

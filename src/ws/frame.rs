@@ -67,6 +67,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// That of a frame which is all of its message, or a control frame. Not masked yet.
+    #[inline]
+    pub(crate) fn whole(opcode: Opcode, length: usize) -> Self {
+        Self { fin: true, rsv: 0, opcode, masking: None, length: length as u64 }
+    }
+
     /// Decodes one frame header from the front of `input`.
     ///
     /// Returns the header and the bytes it took, or `None` when `input` ends inside it: call again with the same bytes

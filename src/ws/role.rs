@@ -1,9 +1,9 @@
 //! WebSocket on a link: what is sent, and when the connection closes.
 
-use super::frame::FIN;
+use super::frame::{FIN, MAX_CONTROL};
 use super::{
-    CloseCode, Closing, ClosingAction, ClosingInput, Message, MessageKind, Receive, ReceiveError, Receiver,
-    SendPieceError, Sender, Settings, Shared, Side, encode_close, encode_ping, encode_pong, message_header,
+    CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Receive,
+    ReceiveError, Receiver, SendPieceError, Sender, Settings, Shared, Side, encode_close, mask,
 };
 use crate::engine::buffer::Gathered;
 use crate::engine::link::{Flags, Link, State};
@@ -19,6 +19,7 @@ pub(crate) struct WebSocket {
     pub(crate) receiver: Receiver,
     pub(crate) closing: Closing,
     pub(crate) receive: Receive,
+    side: Side,
     sender: Sender,
     cold: Option<Box<Cold>>,
 }
@@ -39,11 +40,13 @@ struct Cold {
 }
 
 impl WebSocket {
-    pub(crate) fn new(receive: Receive) -> Self {
+    /// `side` is ours.
+    pub(crate) fn new(side: Side, receive: Receive) -> Self {
         Self {
-            receiver: Receiver::new(Side::Server),
+            receiver: Receiver::new(side),
             closing: Closing::Open,
             receive,
+            side,
             sender: Sender::new(),
             cold: None,
         }
@@ -65,6 +68,12 @@ impl WebSocket {
         }
     }
 
+    /// Whether its messages go out as they are, apart from their headers.
+    #[inline]
+    fn sends_plainly(&self) -> bool {
+        self.side == Side::Server
+    }
+
     #[inline]
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
         let max_frame = limits.frame.unwrap_or(u64::MAX);
@@ -81,13 +90,14 @@ fn websocket(link: &mut Link) -> Option<&mut WebSocket> {
 }
 
 impl Link {
-    /// Whether messages of its WebSocket may take the short way out: it is open, and has no backlog.
+    /// Whether messages of its WebSocket may take the short way out: it is open, has no backlog, and nothing is made of them.
     #[inline]
     pub(crate) fn is_short(&self, websocket: &WebSocket) -> bool {
         self.queue.is_none()
             && !self.output_over()
             && websocket.closing.may_send()
             && !websocket.sender.in_message()
+            && websocket.sends_plainly()
     }
 }
 
@@ -130,14 +140,12 @@ impl Core {
 
     #[inline(never)]
     fn send_at_length(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
-        let payload = message.as_bytes();
-        let header = message_header(message.kind(), payload.len() as u64, None);
         let (index, link) = self.sendable(conn)?;
         if websocket(link).is_some_and(|websocket| websocket.sender.in_message()) {
             return Err(SendError::InMessage);
         }
         self.message_passed(index);
-        Ok(self.push(index, header.as_bytes(), payload))
+        Ok(self.push_message(index, message.kind(), message.as_bytes()))
     }
 
     pub(crate) fn send_shared(&mut self, conn: Key, frame: &Shared) -> Result<Flow, SendError> {
@@ -153,7 +161,7 @@ impl Core {
             return Ok(Flow::Full);
         }
         self.message_passed(index);
-        Ok(self.push_shared(index, frame))
+        Ok(self.push_frame_of_many(index, frame))
     }
 
     pub(crate) fn send_piece(
@@ -165,33 +173,34 @@ impl Core {
     ) -> Result<Flow, SendError> {
         let (index, link) = self.sendable(conn)?;
         let Some(websocket) = websocket(link) else { return Err(SendError::Role) };
-        let header =
-            websocket.sender.piece_header(kind, payload, last, None).map_err(|error| match error {
-                SendPieceError::OtherKind => SendError::InMessage,
-                SendPieceError::InvalidUtf8 => SendError::InvalidUtf8,
-            })?;
+        let header = websocket.sender.piece(kind, payload, last).map_err(|error| match error {
+            SendPieceError::OtherKind => SendError::InMessage,
+            SendPieceError::InvalidUtf8 => SendError::InvalidUtf8,
+        })?;
         let held = match &mut websocket.cold {
             Some(cold) if last => std::mem::take(&mut cold.held),
             _ => Vec::new(),
         };
         self.short = Key::NONE;
         self.message_passed(index);
-        let flow = self.push(index, header.as_bytes(), payload);
-        Ok(held.iter().fold(flow, |_, frame| self.push_shared(index, frame)))
+        let flow = self.push_frame(index, header, payload);
+        Ok(held.iter().fold(flow, |_, frame| self.push_frame_of_many(index, frame)))
     }
 
     pub(crate) fn send_ping(&mut self, conn: Key, payload: &[u8]) -> Result<Flow, SendError> {
-        let (index, _) = self.sendable(conn)?;
-        let mut frame = Vec::with_capacity(payload.len() + 2);
-        encode_ping(&mut frame, payload, None).map_err(|_| SendError::ControlTooLong)?;
-        Ok(self.push(index, &frame, &[]))
+        self.send_control(conn, Opcode::Ping, payload)
     }
 
     pub(crate) fn send_pong(&mut self, conn: Key, payload: &[u8]) -> Result<Flow, SendError> {
+        self.send_control(conn, Opcode::Pong, payload)
+    }
+
+    fn send_control(&mut self, conn: Key, opcode: Opcode, payload: &[u8]) -> Result<Flow, SendError> {
         let (index, _) = self.sendable(conn)?;
-        let mut frame = Vec::with_capacity(payload.len() + 2);
-        encode_pong(&mut frame, payload, None).map_err(|_| SendError::ControlTooLong)?;
-        Ok(self.push(index, &frame, &[]))
+        if payload.len() > MAX_CONTROL {
+            return Err(SendError::ControlTooLong);
+        }
+        Ok(self.push_frame(index, Header::whole(opcode, payload.len()), payload))
     }
 
     /// Answers a Ping (RFC 6455, section 5.5.3). While the peer does not read, only the last one is.
@@ -207,10 +216,7 @@ impl Core {
             websocket.cold().pong = Some(payload.to_owned());
             return;
         }
-        let mut frame = Vec::with_capacity(payload.len() + 2);
-        if encode_pong(&mut frame, payload, None).is_ok() {
-            self.push(index, &frame, &[]);
-        }
+        self.push_frame(index, Header::whole(Opcode::Pong, payload.len()), payload);
     }
 
     /// There is room again for the answer that waited.
@@ -219,6 +225,45 @@ impl Core {
         if let Some(payload) = waiting {
             self.answer_ping(index, &payload);
         }
+    }
+
+    // Frames.
+
+    fn push_message(&mut self, index: u32, kind: MessageKind, payload: &[u8]) -> Flow {
+        self.push_frame(index, Header::whole(kind.opcode(), payload.len()), payload)
+    }
+
+    /// Queues a frame that was encoded for many; a client has to mask it with a key of its own.
+    fn push_frame_of_many(&mut self, index: u32, frame: &Shared) -> Flow {
+        match self.is_client(index) {
+            true => self.push_message(index, frame.kind(), frame.payload()),
+            false => self.push_shared(index, frame),
+        }
+    }
+
+    /// Queues a frame on a link, or writes it; that of a client is masked (RFC 6455, section 5.3).
+    fn push_frame(&mut self, index: u32, mut header: Header, payload: &[u8]) -> Flow {
+        header.masking = self.masking(index);
+        let head = header.encode();
+        let Some(key) = header.masking else { return self.push(index, head.as_bytes(), payload) };
+        if self.gather_masked(index, head.as_bytes(), payload, key) {
+            return Flow::Ready;
+        }
+        // The payload is the caller's, and stays as it is.
+        let mut masked = self.pool.take();
+        mask::apply_copy(key, payload, &mut masked);
+        let flow = self.push(index, head.as_bytes(), &masked);
+        self.pool.give(masked);
+        flow
+    }
+
+    /// The masking key for the next frame of a link; none if we are its server.
+    fn masking(&mut self, index: u32) -> Option<[u8; 4]> {
+        self.is_client(index).then(|| self.randomness.take(&mut *self.env))
+    }
+
+    fn is_client(&mut self, index: u32) -> bool {
+        websocket(self.link(index)).is_some_and(|websocket| websocket.side == Side::Client)
     }
 
     // Receiving.
@@ -315,7 +360,7 @@ impl Core {
             ClosingAction::SendClose | ClosingAction::EchoClose => {
                 if !over {
                     let mut frame = Vec::new();
-                    encode_close(&mut frame, close, None);
+                    encode_close(&mut frame, close, self.masking(index));
                     self.push(index, &frame, &[]);
                 }
                 // What comes after our Close only matters until the peer's has come; an answer to the peer's, or a failure, is
@@ -428,4 +473,108 @@ pub(crate) fn handshake_reason(closing: Closing, close: Option<super::CloseFrame
     let (code, reason) =
         close.map_or((None, String::new()), |close| (Some(close.code), close.reason.to_owned()));
     CloseReason::Handshake { by, code, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::SystemEnv;
+    use crate::net::Net;
+    use crate::ws::{Event, Spare};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
+    /// A client's link, and the server's end of it.
+    fn client() -> (Core, Key, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut core = Core::new(Net::System, Box::new(SystemEnv), 10, 10);
+        let role = Role::WebSocket(WebSocket::new(Side::Client, Receive::Whole));
+        let limits = Limits { send_max: usize::MAX, send_high_water: usize::MAX, ..Limits::default() };
+        let index = core.add_link(Link::new(ours.into(), role, None, Rc::new(limits)));
+        let conn = core.add_conn(index);
+        (core, conn, theirs)
+    }
+
+    /// What the server gets to read, as events written out and their payloads.
+    fn read(core: &mut Core, theirs: &mut UnixStream) -> Vec<(&'static str, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        loop {
+            core.flush_waiting(&mut crate::engine::Budget::new());
+            core.flush(0, &mut crate::engine::Budget::new());
+            let before = bytes.len();
+            let _ = theirs.read_to_end(&mut bytes);
+            if bytes.len() == before {
+                break;
+            }
+        }
+        let (mut receiver, mut spare, mut used) = (Receiver::new(Side::Server), Spare::default(), 0);
+        let mut events = Vec::new();
+        while let (took, Some(event)) =
+            receiver.next_with(&mut bytes[used..], &Settings::default(), &mut spare).unwrap()
+        {
+            used += took;
+            events.push(match event {
+                Event::Message(Message::Text(text)) => ("text", text.as_bytes().to_vec()),
+                Event::Message(Message::Binary(bytes)) => ("binary", bytes.to_vec()),
+                Event::Ping(payload) => ("ping", payload.to_vec()),
+                Event::Pong(payload) => ("pong", payload.to_vec()),
+                Event::Close(close) => ("close", close.unwrap().reason.as_bytes().to_vec()),
+                Event::Piece(_) => unreachable!("messages are received whole"),
+            });
+        }
+        assert_eq!(used, bytes.len());
+        events
+    }
+
+    #[test]
+    fn whatever_a_client_sends_is_masked_and_the_callers_bytes_stay_as_they_are() {
+        for gathered in [false, true] {
+            for length in [0, 1, 125, 126, 1000, DIRECT - 1, DIRECT, 300_000] {
+                let (mut core, conn, mut theirs) = client();
+                if gathered {
+                    core.make_current(0);
+                }
+                let payload = vec![b'x'; length];
+                let shared = Shared::new(Message::Binary(&payload));
+                core.send_message(conn, Message::Text(str::from_utf8(&payload).unwrap())).unwrap();
+                core.send_ping(conn, b"ping").unwrap();
+                core.send_piece(conn, MessageKind::Binary, &payload, false).unwrap();
+                core.send_shared(conn, &shared).unwrap();
+                core.answer_ping(0, b"pong");
+                core.send_piece(conn, MessageKind::Binary, b"end", true).unwrap();
+                core.send_shared(conn, &shared).unwrap();
+                core.close_websocket(0, Some((CloseCode::NORMAL, "bye")));
+                if gathered {
+                    core.release_current();
+                }
+                let expected = [
+                    ("text", payload.clone()),
+                    ("ping", b"ping".to_vec()),
+                    ("pong", b"pong".to_vec()),
+                    ("binary", [&payload[..], b"end"].concat()),
+                    ("binary", payload.clone()),
+                    ("binary", payload.clone()),
+                    ("close", b"bye".to_vec()),
+                ];
+                assert!(read(&mut core, &mut theirs) == expected, "{length} bytes, gathered: {gathered}");
+                assert_eq!(shared.payload(), payload);
+            }
+        }
+    }
+
+    #[test]
+    fn every_frame_of_a_client_has_a_masking_key_of_its_own() {
+        let (mut core, conn, mut theirs) = client();
+        for _ in 0..500 {
+            core.send_message(conn, Message::Binary(b"")).unwrap();
+        }
+        core.flush_waiting(&mut crate::engine::Budget::new());
+        let mut bytes = Vec::new();
+        let _ = theirs.read_to_end(&mut bytes);
+        let keys: std::collections::HashSet<_> = bytes.chunks(6).map(|frame| &frame[2..]).collect();
+        assert!(bytes.len() == 3000 && keys.len() > 490, "{} keys", keys.len());
+    }
 }

@@ -131,6 +131,16 @@ impl Sender {
         last: bool,
         masking: Option<[u8; 4]>,
     ) -> Result<HeaderBytes, SendPieceError> {
+        Ok(Header { masking, ..self.piece(kind, payload, last)? }.encode())
+    }
+
+    /// The same before it is known how the frame is masked.
+    pub(crate) fn piece(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        last: bool,
+    ) -> Result<Header, SendPieceError> {
         if self.under_way.is_some_and(|under_way| under_way != kind) {
             return Err(SendPieceError::OtherKind);
         }
@@ -144,7 +154,7 @@ impl Sender {
         }
         let opcode = if self.in_message() { Opcode::Continuation } else { kind.opcode() };
         self.under_way = (!last).then_some(kind);
-        Ok(Header { fin: last, rsv: 0, opcode, masking, length: payload.len() as u64 }.encode())
+        Ok(Header { fin: last, rsv: 0, opcode, masking: None, length: payload.len() as u64 })
     }
 }
 
