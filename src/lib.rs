@@ -94,7 +94,13 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+// The resolver of an example is tested here, where a resolver can be driven without a context.
+#[cfg(test)]
+extern crate self as lodger;
+
 pub mod audit;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine makes no connections yet"))]
+mod client;
 mod conn;
 mod context;
 mod engine;
@@ -115,6 +121,7 @@ pub mod limits;
 mod net;
 pub mod raw;
 pub mod remote;
+pub mod resolve;
 mod role;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -124,6 +131,7 @@ pub mod tls;
 mod transport;
 pub mod ws;
 
+pub use client::proxy::{Proxy, ProxyError, ProxyUrlError, SocksReply};
 pub use conn::Conn;
 pub use context::{Builder, ConnId, Context};
 pub use env::{Env, SystemEnv};
