@@ -95,6 +95,7 @@
 #![warn(missing_docs)]
 
 pub mod audit;
+mod client;
 mod conn;
 mod context;
 mod engine;

@@ -1,0 +1,4 @@
+//! What a client needs besides the engine.
+
+pub(crate) mod backoff;
+pub(crate) mod url;
