@@ -7,7 +7,7 @@ use crate::engine::timers::Timer;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
 use crate::host::Interest;
-use crate::http::Response;
+use crate::http::{ClientRequest, Response};
 use crate::io::Io;
 use crate::net::{Keepalive, Peer};
 use crate::role::Role;
@@ -176,7 +176,7 @@ impl<'a, D> Conn<'a, D> {
     }
 
     /// Sends bytes as they are on a raw connection, or the next piece of content of an HTTP response that was begun with
-    /// [`Response::stream`]. Queued whole or not at all, as with [`send`](Self::send).
+    /// [`Response::stream`], or of a request ([`ClientRequest::content_stream`]). Queued whole or not at all, as with [`send`](Self::send).
     ///
     /// # Errors
     ///
@@ -212,11 +212,41 @@ impl<'a, D> Conn<'a, D> {
         self.io.core.end_content(self.id.0)
     }
 
+    /// Sends the next request on a client's connection, all of it, or its head, when its content comes in pieces
+    /// ([`ClientRequest::content_stream`]), which follow with [`write`](Self::write) and
+    /// [`end_request`](Self::end_request).
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::InExchange`]: the last response is not complete; [`SendError::Closing`]: the server takes no other request
+    /// on this connection; [`SendError::NotConnected`], [`SendError::Field`], [`SendError::Overrun`], [`SendError::Role`],
+    /// [`SendError::Gone`]. Nothing was sent.
+    #[doc(alias("lws_client_connect_via_info", "lws_client_http_body_pending"))]
+    pub fn request(&mut self, request: ClientRequest) -> Result<Flow, SendError> {
+        self.io.core.send_request(self.id.0, request)
+    }
+
+    /// Ends the content of a request that was sent in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Length`] when less was sent than announced, [`SendError::Expecting`], and as [`write`](Self::write).
+    #[doc(alias("LWS_WRITE_HTTP_FINAL", "lws_client_http_body_pending"))]
+    pub fn end_request(&mut self) -> Result<Flow, SendError> {
+        self.io.core.end_request_content(self.id.0)
+    }
+
     /// Asks for one `writable` event. If nothing stands in the way it comes in the same turn, without any change to what the
     /// host watches; else when the queue has emptied to half of the high-water mark.
     #[doc(alias = "lws_callback_on_writable")]
     pub fn request_writable(&mut self) {
-        let Some(index) = self.link() else { return };
+        let Some(index) = self.link() else {
+            // It is told once it is connected.
+            if self.io.core.is_connecting(self.id.0) {
+                self.io.core.notice(self.id.0, crate::handler::Notice::Writable);
+            }
+            return;
+        };
         if let Role::Descriptor(interest) = &mut self.io.core.link(index).role {
             *interest = interest.with(Interest::WRITE);
             return self.io.core.mark(index);
@@ -346,15 +376,26 @@ impl<'a, D> Conn<'a, D> {
     /// sent ([`CloseCode::may_be_sent`]) makes the Close an empty one. For other roles this is [`close`](Self::close).
     #[doc(alias = "lws_close_reason")]
     pub fn close_with(&mut self, code: CloseCode, reason: &str) {
-        let Some(index) = self.link() else { return };
-        self.io.core.close(index, code, reason);
+        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+            Some(index) => self.io.core.close(index, code, reason),
+            None => self.give_up(CloseReason::Closed),
+        }
     }
 
     /// Ends at once, with a reset: what is queued is dropped. Only `closed` follows.
     #[doc(alias("lws_set_timeout", "hangup_on_client"))]
     pub fn abort(&mut self) {
-        let Some(index) = self.link() else { return };
-        self.io.core.abort(index, CloseReason::Aborted);
+        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+            Some(index) => self.io.core.abort(index, CloseReason::Aborted),
+            None => self.give_up(CloseReason::Aborted),
+        }
+    }
+
+    /// Ends a client's conn that has no connection yet.
+    fn give_up(&mut self, reason: CloseReason) {
+        if self.io.core.connecting_of(self.id.0).is_some() {
+            self.io.core.end_unconnected(self.id.0, reason);
+        }
     }
 
     /// Gives the descriptor back: the host is told to watch it no more, then `closed` brings it

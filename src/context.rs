@@ -11,6 +11,7 @@ pub(crate) use crate::io::{Cx, Io};
 use crate::io::{Fresh, ListenerId};
 use crate::net::{Net, Peer};
 use crate::remote::{Command, Remote};
+use crate::resolve::{Resolver, SystemResolver};
 use crate::role::Role;
 use crate::ws;
 use std::fmt;
@@ -66,6 +67,7 @@ macro_rules! in_any_role {
             AnyHandler::WebSocket($handler) => $call,
             AnyHandler::Http($handler) => $call,
             AnyHandler::Raw($handler) => $call,
+            AnyHandler::Client($handler) => $call,
             AnyHandler::Descriptor($handler) => $call,
         }
     };
@@ -107,6 +109,7 @@ pub struct Builder {
     max_links: usize,
     max_handshakes: usize,
     max_per_address: Option<usize>,
+    resolver: Box<dyn Resolver>,
 }
 
 impl Builder {
@@ -114,6 +117,15 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, env: impl Env + 'static) -> Self {
         self.env = Box::new(env);
+        self
+    }
+
+    /// Who looks up names. Default: [`SystemResolver`](crate::resolve::SystemResolver), which asks the system in a thread of its
+    /// own; it is started by the first name that is neither an address nor `localhost`.
+    #[doc(alias("lws_async_dns", "CURLOPT_DNS_SERVERS"))]
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.resolver = Box::new(resolver);
         self
     }
 
@@ -163,6 +175,7 @@ impl Builder {
     pub fn build<D>(self) -> Context<D> {
         let mut core = Core::new(self.net, self.env, self.max_links, self.max_handshakes);
         core.max_per_address = self.max_per_address;
+        core.resolver = Some(self.resolver);
         Context {
             io: Io::new(core),
             handlers: Handlers { pages: Vec::new() },
@@ -468,7 +481,7 @@ impl<D> Context<D> {
             return;
         }
         match &link.role {
-            Role::WebSocket(_) | Role::Http(_) | Role::Raw => {
+            Role::WebSocket(_) | Role::Http(_) | Role::Raw | Role::Client(_) => {
                 if ready.is_writable() && link.queue.is_some() {
                     core.flush(index, &mut Budget::new());
                 }
@@ -479,6 +492,11 @@ impl<D> Context<D> {
             Role::Listener(_) => self.accept(index, data),
             Role::WakeUp => self.wake_up(index),
             Role::Descriptor(_) => self.serve_descriptor(index, ready, data),
+            Role::Connecting(_) => self.serve_connecting(index, data),
+            Role::Resolver { number, .. } => {
+                let number = *number;
+                core.resolver_ready(number, ready);
+            }
         }
     }
 
@@ -533,7 +551,13 @@ impl<D> Context<D> {
                 self.open_raw_handler(conn, data);
                 true
             }
-            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) | Role::WebSocket(_) => true,
+            // Closed meanwhile, with something to be sent first.
+            Role::Client(_) if link.state != State::Open => true,
+            Role::Client(_) => {
+                self.speak(index, data);
+                true
+            }
+            _ => true,
         }
     }
 
@@ -551,7 +575,7 @@ impl<D> Context<D> {
         true
     }
 
-    fn open_raw_handler(&mut self, conn: u32, data: &mut D) {
+    pub(crate) fn open_raw_handler(&mut self, conn: u32, data: &mut D) {
         self.with_gathered(conn, data, |handler, cx| {
             if let AnyHandler::Raw(handler) = handler {
                 handler.opened(cx);
@@ -644,7 +668,8 @@ impl<D> Context<D> {
                 Role::WebSocket(_) => self.handle_websocket(index, rest, &mut budget, data),
                 Role::Http(_) => self.handle_http(index, rest, &mut budget, data),
                 Role::Raw => self.handle_raw(index, rest, data),
-                Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => (rest.len(), Next::More),
+                Role::Client(_) => self.handle_client(index, rest, &mut budget, data),
+                _ => (rest.len(), Next::More),
             };
             used += took;
             match next {
@@ -811,7 +836,8 @@ impl<D> Context<D> {
                 });
                 self.io.core.release_current();
             }
-            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => {}
+            Role::Client(_) => self.client_input_ended(index, data),
+            _ => {}
         }
         if let Some((_, link)) = self.io.core.links.at(index)
             && link.state == State::Open
@@ -949,7 +975,7 @@ impl<D> Context<D> {
     }
 
     /// Runs `run` with a conn's handler, its output gathered.
-    fn with_gathered(
+    pub(crate) fn with_gathered(
         &mut self,
         conn: u32,
         data: &mut D,
@@ -971,7 +997,8 @@ impl<D> Context<D> {
         while let Some(fresh) = self.io.fresh.pop_front() {
             match fresh {
                 Fresh::Handler(key, handler) => {
-                    let raw = matches!(handler, AnyHandler::Raw(_));
+                    // One that is being connected opens when it is.
+                    let raw = matches!(handler, AnyHandler::Raw(_)) && !self.io.core.is_connecting(key);
                     if self.io.core.conns.get(key).is_some() {
                         *self.handlers.place(key.index) = Some(handler);
                         // Where there is a handshake first, it opens after that.
@@ -1069,6 +1096,10 @@ impl<D> Context<D> {
                 }
             } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
                 self.tell_failed_handshake(failed, data);
+            } else if let Some((question, answer)) = self.io.core.answers.pop_front() {
+                if let Some(entry) = self.io.questions.remove(question) {
+                    (entry.run)(answer, data, &mut self.io);
+                }
             } else if let Some(site) = self.io.core.ended_sites.pop() {
                 self.end_site(site, data);
             } else {
@@ -1104,6 +1135,13 @@ impl<D> Context<D> {
 
     fn tell_notice(&mut self, data: &mut D) {
         let Some((key, notice)) = self.io.core.notices.pop_front() else { return };
+        if self.io.core.is_connecting(key) {
+            // The outcome comes first.
+            if let Some(conn) = self.io.core.live(key) {
+                conn.cold().held.push(notice);
+            }
+            return;
+        }
         if !self.io.core.hears(key) {
             return;
         }
@@ -1118,6 +1156,7 @@ impl<D> Context<D> {
                 AnyHandler::WebSocket(handler) => handler.writable(cx),
                 AnyHandler::Http(handler) => handler.writable(cx),
                 AnyHandler::Raw(handler) => handler.writable(cx),
+                AnyHandler::Client(handler) => handler.writable(cx),
                 // The host says so, and the descriptor is lent for it.
                 AnyHandler::Descriptor(_) => {}
             },
@@ -1219,6 +1258,9 @@ impl<D> Context<D> {
                 }
                 self.report_certificate(site, data);
             }
+            Timer::Connect(key) => core.connect_timer(key),
+            Timer::Stagger(key) => core.stagger_timer(key),
+            Timer::Resolver => core.resolver_timer(),
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
                 if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
@@ -1247,7 +1289,8 @@ impl<D> Context<D> {
             (State::Open, Role::Http(_)) => self.http_timer(index),
             // The handshake of its transport is not complete: there is no other phase that has a time.
             (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),
-            (State::Open, Role::Descriptor(_) | Role::Listener(_) | Role::WakeUp) => {}
+            (State::Open, Role::Client(_)) => self.client_timer(index),
+            (State::Open, _) => {}
         }
     }
 
@@ -1288,6 +1331,7 @@ impl Context {
             max_links: usize::MAX,
             max_handshakes: 1024,
             max_per_address: None,
+            resolver: Box::new(SystemResolver::new()),
         }
     }
 }

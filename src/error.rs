@@ -121,13 +121,19 @@ pub enum SendError {
     ControlTooLong,
     /// The response is complete, or was begun already.
     Responded,
-    /// No response was begun.
+    /// No response was begun; or, for a client, no request whose content comes in pieces.
     NotResponding,
     /// The request's protocol has not decided about it yet.
     Undecided,
     /// More content than the response announced, or less when it was ended (RFC 9112, section 6.3).
     Length,
-    /// A field of the response has a name or a value that must not be sent, or would contradict the framing.
+    /// The connection is not made yet: wait for `connected`, or `opened`.
+    NotConnected,
+    /// The response to the last request is not complete; requests are not pipelined.
+    InExchange,
+    /// The content of the request waits for the server to want it: `writable` tells when it does.
+    Expecting,
+    /// A field of the response, or of the request, has a name or a value that must not be sent, or would contradict the framing.
     Field,
 }
 
@@ -145,7 +151,10 @@ impl fmt::Display for SendError {
             Self::NotResponding => "no response was begun",
             Self::Undecided => "no decision about the request yet",
             Self::Length => "content differs from the length that was announced",
-            Self::Field => "response field not allowed",
+            Self::NotConnected => "the connection is not made yet",
+            Self::InExchange => "the last response is not complete",
+            Self::Expecting => "the server has not said that it wants the content",
+            Self::Field => "field not allowed",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What applications write: protocols, and what all handlers have in common.
 
+use crate::client::{ConnectError, ExchangeError};
 use crate::context::{ConnId, Io};
 use crate::http;
 use crate::http::{Request, Response};
@@ -192,7 +193,7 @@ pub struct Closed {
 #[non_exhaustive]
 pub enum CloseReason {
     /// An HTTP exchange is complete: the response was handed over for sending, and the request received, or as much of it as
-    /// anybody wanted.
+    /// anybody wanted. For a client: the last response was complete.
     #[doc(alias = "LWS_CALLBACK_HTTP_FILE_COMPLETION")]
     Completed,
     /// The WebSocket closing handshake took place (RFC 6455, section 7.1.4).
@@ -234,6 +235,11 @@ pub enum CloseReason {
         /// Bytes that were read and not delivered.
         unread: Vec<u8>,
     },
+    /// A client's connection did not come about. The handler's first event was this.
+    #[doc(alias = "LWS_CALLBACK_CLIENT_CONNECTION_ERROR")]
+    Connect(Box<ConnectError>),
+    /// A server broke an HTTP exchange.
+    Exchange(Box<ExchangeError>),
     /// The context left its loop ([`Context::leave`](crate::Context::leave)).
     Leaving,
     /// TLS failed, or ended without a word: what came may have been cut off.
@@ -254,6 +260,27 @@ impl CloseReason {
     }
 }
 
+impl CloseReason {
+    /// Whether a client that connects again, later and with the same settings, may well be served: the network or the server was
+    /// in the way. Not so where this side has closed, where the server closed for good (1000, or a code that blames this side),
+    /// and where the settings would fail again.
+    #[doc(alias("lws_retry_sul_schedule", "reconnect"))]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_transient(),
+            Self::Handshake { by: By::Peer, code: Some(code), .. } => {
+                matches!(code.get(), 1001 | 1005 | 1006 | 1011 | 1012 | 1013 | 1014)
+            }
+            Self::Handshake { by: By::Peer, code: None, .. } => true,
+            Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) => true,
+            Self::Exchange(error) => matches!(**error, ExchangeError::Truncated),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => matches!(error, TlsError::Truncated),
+            _ => false,
+        }
+    }
+}
+
 /// Who did it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum By {
@@ -269,8 +296,10 @@ pub enum By {
 pub enum Timeout {
     /// `handshake`: no decision came.
     Handshake,
-    /// `body_stall`: the content of a request stopped coming.
+    /// `body_stall`: the content of a request, or of a response, stopped coming.
     BodyStall,
+    /// `response`: a server has not answered.
+    Response,
     /// `write_stall`: the peer takes nothing.
     WriteStall,
     /// `closing`: the peer did not follow our Close, or our end.
@@ -304,6 +333,8 @@ impl fmt::Display for CloseReason {
             Self::TimedOut(which) => write!(f, "timed out: {which:?}"),
             Self::Host(error) => write!(f, "the host refused the descriptor: {error}"),
             Self::Released { .. } => f.write_str("released"),
+            Self::Connect(error) => error.fmt(f),
+            Self::Exchange(error) => error.fmt(f),
             Self::Leaving => f.write_str("the context is leaving"),
             #[cfg(feature = "tls")]
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
@@ -316,6 +347,7 @@ pub(crate) enum AnyHandler<D> {
     WebSocket(Box<dyn ws::Handler<D>>),
     Http(Box<dyn http::Handler<D>>),
     Raw(Box<dyn crate::raw::Handler<D>>),
+    Client(Box<dyn http::ClientHandler<D>>),
     Descriptor(Box<dyn crate::fd::Handler<D>>),
 }
 

@@ -1,8 +1,10 @@
 //! What handlers and hosts do with a context besides serving it.
 
+use crate::client::{Backoff, Connect};
 use crate::conn::Conn;
 use crate::context::{Acceptor, ConnId};
 use crate::engine::Core;
+use crate::engine::connect::Speak;
 use crate::engine::link::{Flags, Link, State};
 use crate::engine::store::{Key, Store};
 use crate::engine::timers::{Tick, Timer, TimerId};
@@ -10,11 +12,12 @@ use crate::engine::{ProtocolFacts, SiteFacts};
 use crate::error::{AdoptError, AdoptRefused, Gone, ListenError, SendError};
 use crate::handler::{AnyHandler, Decision, Flow, Notice, Protocol};
 use crate::host::Interest;
-use crate::http::Response;
+use crate::http::{ClientRequest, Response};
 use crate::http1::role::Server;
 use crate::limits::Limits;
 use crate::net::{self, Listen, Peer};
 use crate::remote::{Inbox, Remote};
+use crate::resolve::{Found, Lookup, ResolveError};
 use crate::role::{Listener, Role, Secure, SocketOptions};
 use crate::site::{ProtocolId, Site, SiteId};
 use crate::transport::Tls;
@@ -94,6 +97,8 @@ pub struct Io<D = ()> {
     pub(crate) core: Core,
     pub(crate) tasks: Store<TaskEntry<D>>,
     pub(crate) fresh: VecDeque<Fresh<D>>,
+    /// What the application has asked the resolver.
+    pub(crate) questions: Store<Question<D>>,
     pub(crate) remote: Option<Remote<D>>,
     /// The link of the wake-up descriptor.
     pub(crate) wake_link: Option<u32>,
@@ -126,6 +131,13 @@ impl<D> Fresh<D> {
     }
 }
 
+type Answered<D> = Box<dyn FnOnce(Result<Found, ResolveError>, &mut D, &mut Io<D>)>;
+
+/// Who waits for the answer of the resolver.
+pub(crate) struct Question<D> {
+    pub(crate) run: Answered<D>,
+}
+
 pub(crate) struct TaskEntry<D> {
     pub(crate) run: Task<D>,
     timer: TimerId,
@@ -145,7 +157,8 @@ pub struct ListenerId(pub(crate) Key);
 pub struct LinkInfo<'a> {
     /// Its number.
     pub fd: RawFd,
-    /// What is spoken: `listener`, `http`, `websocket`, `raw`, `descriptor` or `wake-up`.
+    /// What is spoken: `listener`, `http`, `websocket`, `raw`, `descriptor`, `wake-up`; `connecting` and `client` while a
+    /// client's connection is made, `client` for HTTP's after that too; `resolver`.
     pub role: &'static str,
     /// The name of the protocol that its conn is bound to.
     #[doc(alias = "lws_get_protocol")]
@@ -175,6 +188,7 @@ impl<D> Io<D> {
             core,
             tasks: Store::new(),
             fresh: VecDeque::new(),
+            questions: Store::new(),
             remote: None,
             wake_link: None,
             remote_due: false,
@@ -634,6 +648,100 @@ impl<D> Io<D> {
         index
     }
 
+    // Connecting.
+
+    /// Opens a WebSocket to a server (RFC 6455, section 4.1).
+    ///
+    /// Nothing waits here: neither for a name nor for the network. The conn's name is there at once; its handler's first event
+    /// is the outcome, in a later service call: [`connected`](crate::ws::Handler::connected), or
+    /// [`closed`](crate::ws::Handler::closed) with [`CloseReason::Connect`](crate::CloseReason::Connect). `close` and
+    /// `abort` give up meanwhile.
+    ///
+    /// ```
+    /// use lodger::{Connect, Context, Cx, http, ws};
+    ///
+    /// struct Greeter;
+    ///
+    /// impl<D> ws::Handler<D> for Greeter {
+    ///     fn connected(&mut self, cx: &mut Cx<'_, D>, _response: &http::ResponseHead<'_>) -> bool {
+    ///         let _ = cx.send("hello");
+    ///         true
+    ///     }
+    /// }
+    ///
+    /// let mut context: Context = Context::new();
+    /// let id = context.io().connect(Connect::to("ws://localhost:7681/"), Box::new(Greeter));
+    /// # let _ = id;
+    /// # context.abandon();
+    /// ```
+    #[doc(alias("lws_client_connect_via_info", "libwebsocket_client_connect", "curl_ws_send"))]
+    pub fn connect(&mut self, connect: Connect, handler: Box<dyn crate::ws::Handler<D>>) -> ConnId {
+        self.begin(connect, Speak::WebSocket, AnyHandler::WebSocket(handler))
+    }
+
+    /// Connects to an HTTP server, and sends it a first request. The handler's first event is the outcome:
+    /// [`connected`](crate::http::ClientHandler::connected) or `closed`, as for [`connect`](Self::connect).
+    #[doc(alias("lws_client_connect_via_info", "curl_easy_perform", "curl_multi_add_handle"))]
+    pub fn connect_http(
+        &mut self,
+        connect: Connect,
+        request: ClientRequest,
+        handler: Box<dyn crate::http::ClientHandler<D>>,
+    ) -> ConnId {
+        self.begin(connect, Speak::Http(Some(request)), AnyHandler::Client(handler))
+    }
+
+    /// Connects a raw connection: TCP, a Unix socket, TLS where the URL says so. The handler's first event is the outcome:
+    /// [`opened`](crate::raw::Handler::opened) or `closed`, as for [`connect`](Self::connect).
+    #[doc(alias("lws_client_connect_via_info", "RAW", "CURLOPT_CONNECT_ONLY"))]
+    pub fn connect_raw(&mut self, connect: Connect, handler: Box<dyn crate::raw::Handler<D>>) -> ConnId {
+        self.begin(connect, Speak::Raw, AnyHandler::Raw(handler))
+    }
+
+    fn begin(&mut self, connect: Connect, speak: Speak, handler: AnyHandler<D>) -> ConnId {
+        let conn = self.core.connect(connect, speak);
+        self.put(Fresh::Handler(conn, handler));
+        ConnId(conn)
+    }
+
+    /// Asks the resolver for the addresses of a name, or the name of an address
+    /// ([`Conn::peer`](crate::Conn::peer)). `then` gets the answer, in a service call.
+    ///
+    /// ```
+    /// use lodger::{Context, resolve::{Found, Lookup}};
+    ///
+    /// let mut context: Context = Context::new();
+    /// context.io().look_up(Lookup::Addresses("localhost".into()), |answer, _data, _io| {
+    ///     if let Ok(Found::Addresses(addresses)) = answer {
+    ///         println!("{addresses:?}");
+    ///     }
+    /// });
+    /// # context.abandon();
+    /// ```
+    #[doc(alias("getaddrinfo", "getnameinfo", "lws_get_peer_simple", "lws_async_dns_query"))]
+    pub fn look_up(
+        &mut self,
+        lookup: Lookup,
+        then: impl FnOnce(Result<Found, ResolveError>, &mut D, &mut Io<D>) + 'static,
+    ) {
+        let question = self.questions.insert(Question { run: Box::new(then) });
+        self.core.ask_for_application(&lookup, question);
+    }
+
+    /// Fills `bytes` from the context's source of randomness ([`Env`](crate::Env)).
+    #[doc(alias = "lws_get_random")]
+    pub fn random(&mut self, bytes: &mut [u8]) {
+        self.core.env.random(bytes);
+    }
+
+    /// How long to wait before connecting again: the backoff's next delay, by this context's time and chance.
+    pub fn next_delay(&mut self, backoff: &mut Backoff) -> Duration {
+        let mut random = [0; 8];
+        self.random(&mut random);
+        let now = self.now();
+        backoff.delay(now, u64::from_ne_bytes(random))
+    }
+
     // Time.
 
     /// Runs `task` after `delay`, in a service call. A delay of zero means the next one.
@@ -716,9 +824,10 @@ impl<D> Io<D> {
         }
     }
 
-    /// How many descriptors there are, the wake-up descriptor not counted.
+    /// How many descriptors there are; the wake-up descriptor and the resolver's are not counted.
     pub fn link_count(&self) -> usize {
         self.core.links.len()
+            - self.core.resolver_descriptors()
             - usize::from(self.wake_link.is_some_and(|index| self.core.links.at(index).is_some()))
     }
 

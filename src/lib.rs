@@ -99,8 +99,7 @@
 extern crate self as lodger;
 
 pub mod audit;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine makes no connections yet"))]
-mod client;
+pub mod client;
 mod conn;
 mod context;
 mod engine;
@@ -131,7 +130,7 @@ pub mod tls;
 mod transport;
 pub mod ws;
 
-pub use client::proxy::{Proxy, ProxyError, ProxyUrlError, SocksReply};
+pub use client::{Connect, ConnectError, Proxy};
 pub use conn::Conn;
 pub use context::{Builder, ConnId, Context};
 pub use env::{Env, SystemEnv};

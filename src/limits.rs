@@ -16,7 +16,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// The head of a request: request line and fields (RFC 9112, section 2.1). Beyond it the answer is 431, or 414 when it is
-    /// the target that is too long. Default 16 KiB: twice what browsers and proxies are known to send.
+    /// the target that is too long. For a client, the head of a response. Default 16 KiB: twice what browsers and proxies are
+    /// known to send.
     pub head: usize,
     /// Fields in a head, trailer fields too. Beyond it the answer is 431. Default 100.
     pub fields: usize,
@@ -40,6 +41,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// The content of a request: the longest time without a byte. Default 30 s.
     pub body_stall: Duration,
+    /// A client's request: how long after the last of it the head of the response may take. Default 60 s.
+    pub response: Duration,
     /// How long an HTTP connection without a request is kept. Default 60 s.
     pub keep_alive: Duration,
     /// The closing handshake, and the lingering close of HTTP (RFC 9112, section 9.6). Default 5 s.
@@ -68,6 +71,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             body_stall: Duration::from_secs(30),
+            response: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
             closing: Duration::from_secs(5),
             write_stall: Duration::from_secs(30),

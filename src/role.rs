@@ -5,6 +5,7 @@ use crate::engine::timers::Tick;
 use crate::host::Interest;
 use crate::net::SocketPath;
 use crate::transport::Server;
+use std::os::fd::RawFd;
 
 pub(crate) enum Role {
     Listener(Box<Listener>),
@@ -12,8 +13,17 @@ pub(crate) enum Role {
     WakeUp,
     /// A descriptor of the application's, which reads and writes it.
     Descriptor(Interest),
+    /// A socket that is being connected, for this entry of those that are connecting.
+    Connecting(Key),
+    /// A descriptor of the resolver's, under the number that the resolver knows it by.
+    Resolver {
+        number: RawFd,
+        interest: Interest,
+    },
     Raw,
     Http(Box<crate::http1::role::Server>),
+    /// The client's end, before or beside WebSocket and raw bytes.
+    Client(Box<crate::http1::client::Client>),
     WebSocket(crate::ws::role::WebSocket),
 }
 
@@ -55,21 +65,26 @@ impl Role {
     /// Whether it is a connection whose bytes are read and written here.
     #[inline]
     pub(crate) fn is_stream(&self) -> bool {
-        matches!(self, Self::WebSocket(_) | Self::Http(_) | Self::Raw)
+        matches!(self, Self::WebSocket(_) | Self::Http(_) | Self::Raw | Self::Client(_))
     }
 
     /// Whether reading is wanted while nothing else stands in the way.
     pub(crate) fn wants_read(&self) -> bool {
         match self {
             Self::Listener(listener) => !listener.paused,
-            Self::WakeUp | Self::Raw | Self::Http(_) | Self::WebSocket(_) => true,
-            Self::Descriptor(interest) => interest.is_readable(),
+            Self::WakeUp | Self::Raw | Self::Http(_) | Self::WebSocket(_) | Self::Client(_) => true,
+            Self::Descriptor(interest) | Self::Resolver { interest, .. } => interest.is_readable(),
+            Self::Connecting(_) => false,
         }
     }
 
-    /// Whether the application itself waits for writability.
+    /// Whether writability is wanted for more than what is queued.
     pub(crate) fn wants_write(&self) -> bool {
-        matches!(self, Self::Descriptor(interest) if interest.is_writable())
+        match self {
+            Self::Descriptor(interest) | Self::Resolver { interest, .. } => interest.is_writable(),
+            Self::Connecting(_) => true,
+            _ => false,
+        }
     }
 
     /// Notes that something was received, or that reading begins anew, for those whose timers look at it.
@@ -77,7 +92,9 @@ impl Role {
         match self {
             Self::Http(server) => server.active = now,
             Self::WebSocket(websocket) => websocket.set_active(now),
+            Self::Client(client) => client.active = now,
             Self::Listener(_) | Self::WakeUp | Self::Descriptor(_) | Self::Raw => {}
+            Self::Connecting(_) | Self::Resolver { .. } => {}
         }
     }
 
@@ -87,7 +104,10 @@ impl Role {
             Self::Listener(_) => "listener",
             Self::WakeUp => "wake-up",
             Self::Descriptor(_) => "descriptor",
+            Self::Connecting(_) => "connecting",
+            Self::Resolver { .. } => "resolver",
             Self::Raw => "raw",
+            Self::Client(_) => "client",
             Self::Http(_) => "http",
             Self::WebSocket(_) => "websocket",
         }

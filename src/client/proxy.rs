@@ -126,6 +126,17 @@ pub enum ProxyError {
     Ended,
 }
 
+impl ProxyError {
+    /// Whether another try, later, may well succeed: the proxy could not reach the server, or was busy.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(status) => matches!(status.code(), 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Socks(_) | Self::Ended => true,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

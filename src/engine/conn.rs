@@ -34,6 +34,10 @@ pub(crate) struct Cold {
     pub(crate) lost: usize,
     /// Who is told when it ends.
     pub(crate) parent: Option<Key>,
+    /// How a client's conn comes to its link.
+    pub(crate) connecting: Option<Key>,
+    /// What its handler is to hear once it is connected.
+    pub(crate) held: Vec<crate::handler::Notice>,
 }
 
 impl Conn {

@@ -5,6 +5,7 @@ use super::link::{Flags, Link, NO_CONN, State};
 use super::store::Key;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
+use crate::http1::client::Phase as ClientPhase;
 use crate::http1::role::{Output, Phase};
 use crate::role::Role;
 use crate::ws::CloseCode;
@@ -22,7 +23,17 @@ pub(crate) fn waits_for(link: &Link) -> &'static str {
         (State::Open, Role::Listener(_)) => "connections",
         (State::Open, Role::WakeUp) => "other threads",
         (State::Open, Role::Descriptor(_)) => "readiness",
+        (State::Open, Role::Connecting(_)) => "the connection",
+        (State::Open, Role::Resolver { .. }) => "names",
         (State::Open, Role::Raw) => "bytes",
+        (State::Open, Role::Client(client)) => match &client.phase {
+            ClientPhase::Proxy(_) => "the proxy",
+            ClientPhase::Securing => "the TLS handshake",
+            ClientPhase::Opening(_) => "the answer to the opening handshake",
+            ClientPhase::Idle => "a request to send",
+            ClientPhase::Response => "a response",
+            ClientPhase::Content => "the content of a response",
+        },
         (State::Open, Role::WebSocket(websocket)) if !websocket.closing.may_send() => "the peer's Close",
         (State::Open, Role::WebSocket(_)) => "messages",
         (State::Open, Role::Http(server)) => match server.phase {
@@ -38,13 +49,12 @@ impl Core {
     /// Bytes as they are: on a raw connection, or as content of a response.
     pub(crate) fn write_bytes(&mut self, conn: Key, bytes: &[u8]) -> Result<Flow, SendError> {
         let index = self.conns.get(conn).ok_or(SendError::Gone)?.link;
-        let link = self.links.at_mut(index).ok_or(SendError::Gone)?;
+        let Some(link) = self.links.at_mut(index) else { return Err(self.without_link(conn)) };
         match &link.role {
             Role::Http(_) => return self.send_content(conn, bytes),
+            Role::Client(_) => return self.send_request_content(conn, bytes),
             Role::Raw => {}
-            Role::WebSocket(_) | Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => {
-                return Err(SendError::Role);
-            }
+            _ => return Err(SendError::Role),
         }
         if link.output_over() {
             return Err(SendError::Closing);
@@ -74,6 +84,8 @@ impl Core {
         match &link.role {
             // A closing connection is only read for the peer's Close.
             Role::WebSocket(websocket) if !websocket.closing.may_send() => return,
+            // What comes first is the outcome.
+            Role::Client(client) if !client.may_pause() => return,
             // There is no content to hold back.
             Role::Http(server) if server.phase != Phase::Exchange => return,
             _ => {}
@@ -111,6 +123,16 @@ impl Core {
                 let limits = self.limits(index);
                 self.arm_phase(index, limits.body_stall);
             }
+            Role::Client(client) => {
+                let (content, response) =
+                    (matches!(client.phase, ClientPhase::Content), client.awaits_response());
+                let limits = self.limits(index);
+                if content {
+                    self.arm_phase(index, limits.body_stall);
+                } else if response {
+                    self.arm_phase(index, limits.response);
+                }
+            }
             _ => {}
         }
         self.mark(index);
@@ -143,7 +165,12 @@ impl Core {
                 (Phase::Head | Phase::Deciding | Phase::Exchange, _) => self.finish_and_linger(index),
             },
             Role::Raw => self.finish_and_linger(index),
+            Role::Client(client) => match client.used && !client.is_busy() {
+                true => self.end(index, CloseReason::Completed),
+                false => self.end(index, CloseReason::Closed),
+            },
             Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) => self.end(index, CloseReason::Closed),
+            Role::Connecting(_) | Role::Resolver { .. } => self.end(index, CloseReason::Closed),
         }
     }
 
@@ -213,6 +240,7 @@ impl Core {
     /// Closes everything in an orderly way; the loop goes on until it is done.
     pub(crate) fn shutdown(&mut self, code: CloseCode) {
         self.leaving = true;
+        self.end_connecting();
         for index in self.all_links() {
             self.wind_up(index, code);
         }
@@ -235,7 +263,8 @@ impl Core {
         }
         let queued = link.queued();
         match &mut link.role {
-            Role::WakeUp => {}
+            Role::WakeUp | Role::Resolver { .. } => {}
+            Role::Client(client) if client.is_busy() => client.keep_alive = false,
             Role::Http(server) if server.phase != Phase::Head => {
                 server.asked.keep_alive = false;
                 server.last = true;
@@ -246,12 +275,14 @@ impl Core {
             Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => {
                 self.close(index, code, "")
             }
+            Role::Client(_) | Role::Connecting(_) => self.close(index, code, ""),
         }
     }
 
     /// The context leaves: WebSockets get a Close, what is queued one write, and every conn ends.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
+        self.end_connecting();
         for index in self.all_links() {
             if self.link(index).state == State::Ended {
                 continue;

@@ -4,6 +4,7 @@
 pub(crate) mod buffer;
 pub(crate) mod changes;
 pub(crate) mod conn;
+pub(crate) mod connect;
 mod ending;
 pub(crate) mod link;
 mod secure;
@@ -15,18 +16,20 @@ use crate::env::{Env, Randomness};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
 use crate::net::{self, Net, Peer};
+use crate::resolve::{Found, LookupId, ResolveError, Resolver};
 use crate::role::Role;
 use crate::site::Policy;
 use crate::transport::TlsError;
 use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
+use connect::{Asker, Connecting};
 pub(crate) use ending::waits_for;
 pub(crate) use link::Filled;
 use link::{Flags, Link, NO_CONN, State};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Duration;
 use store::{Key, Store};
 use timers::{Tick, Timer, TimerId, Timers};
@@ -125,6 +128,19 @@ pub(crate) struct Core {
     turn_time: Option<Tick>,
     pub(crate) links: Store<Link>,
     pub(crate) conns: Store<Conn>,
+    /// Clients' conns on their way to a link.
+    pub(crate) connecting: Store<Connecting>,
+    pub(crate) resolver: Option<Box<dyn Resolver>>,
+    resolver_timer: TimerId,
+    /// The resolver's descriptors, by the numbers that it knows them by.
+    resolver_links: Vec<(RawFd, Key)>,
+    last_lookup: u64,
+    pub(crate) lookups: HashMap<LookupId, Asker>,
+    /// Answers to what the application has asked.
+    pub(crate) answers: VecDeque<(Key, Result<Found, ResolveError>)>,
+    /// TLS for clients that have nothing of their own, once it was asked for.
+    #[cfg(feature = "tls")]
+    pub(crate) default_tls: Option<crate::tls::Client>,
     pub(crate) sites: Store<SiteFacts>,
     pub(crate) protocols: Store<ProtocolFacts>,
     pub(crate) timers: Timers,
@@ -182,6 +198,15 @@ impl Core {
             turn_time: None,
             links: Store::new(),
             conns: Store::new(),
+            connecting: Store::new(),
+            resolver: None,
+            resolver_timer: TimerId::NONE,
+            resolver_links: Vec::new(),
+            last_lookup: 0,
+            lookups: HashMap::new(),
+            answers: VecDeque::new(),
+            #[cfg(feature = "tls")]
+            default_tls: None,
             sites: Store::new(),
             protocols: Store::new(),
             timers: Timers::new(),
@@ -259,6 +284,7 @@ impl Core {
                 && self.notices.is_empty()
                 && self.refused_listeners.is_empty()
                 && self.failed_handshakes.is_empty()
+                && self.answers.is_empty()
                 && self.ended_sites.is_empty())
     }
 
@@ -331,6 +357,9 @@ impl Core {
         if conn.ended {
             return;
         }
+        let connecting = conn.cold.as_ref().and_then(|cold| cold.connecting);
+        let step = connecting.map(|key| self.connect_step(key));
+        let conn = self.conns.at_mut(index).expect("just found");
         conn.ended = true;
         conn.writable_wanted = false;
         let cold = conn.cold.take();
@@ -347,6 +376,10 @@ impl Core {
         if let Some(cold) = cold {
             unsent += cold.lost;
             reason = cold.reason.unwrap_or(reason);
+            if let Some((key, step)) = cold.connecting.zip(step) {
+                reason = self.connect_reason(key, step, reason);
+                self.drop_connecting(key);
+            }
             if let Some(parent) = cold.parent {
                 let child = Notice::ChildClosed(crate::context::ConnId(key));
                 self.notice(parent, child);
@@ -388,8 +421,13 @@ impl Core {
         self.interrupt(index);
         self.timers.cancel(&mut phase);
         self.left_handshake(index);
-        if conn != NO_CONN {
-            self.end_conn(conn, reason, unsent);
+        match &self.link(index).role {
+            Role::Connecting(key) => {
+                let key = *key;
+                self.attempt_ended(key, index, reason);
+            }
+            _ if conn != NO_CONN => self.end_conn(conn, reason, unsent),
+            _ => {}
         }
         self.mark(index);
     }

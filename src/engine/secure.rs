@@ -95,6 +95,12 @@ impl Core {
         }
     }
 
+    /// A client begins to speak TLS: says what comes first.
+    pub(crate) fn begin_client_tls(&mut self, index: u32, tls: Tls) {
+        self.link(index).secure(tls);
+        self.decrypt(index, &mut [], &mut []);
+    }
+
     fn decrypt(&mut self, index: u32, records: &mut [u8], plain: &mut [u8]) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
         let hello = link.tls.as_mut().map_or(Hello::More, |tls| tls.hello(records));

@@ -75,9 +75,8 @@ impl Core {
         let link = self.link(index);
         let before = std::mem::replace(&mut link.site, super::link::NO_CONN);
         link.limits = limits;
-        match &mut link.role {
-            Role::Http(server) => server.site = site,
-            Role::Listener(_) | Role::WakeUp | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => {}
+        if let Role::Http(server) = &mut link.role {
+            server.site = site;
         }
         self.join_site(index, site);
         self.left(before);

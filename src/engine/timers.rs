@@ -45,6 +45,12 @@ pub(crate) enum Timer {
     Task(Key),
     /// The age of a site's certificate is to be reported.
     Certificate(Key),
+    /// A client's conn is to begin to connect, or has had its time for it.
+    Connect(Key),
+    /// The next address of a name is to be tried beside those that are under way.
+    Stagger(Key),
+    /// The resolver has asked for this.
+    Resolver,
     /// Accepting, paused for want of descriptors, is to be tried again.
     Accept,
     /// The host refused the wake-up descriptor.

@@ -1,4 +1,4 @@
-//! The content of a request: as long as announced, or in chunks (RFC 9112, sections 6 and 7).
+//! The content of a message: as long as announced, in chunks, or until the connection ends (RFC 9112, sections 6 and 7).
 //!
 //! Content is handed over borrowed, as it came; nothing of it is kept. Of chunk extensions, which have no use, only the
 //! grammar is checked; of trailer fields, those that may not change the message any more are kept.
@@ -15,7 +15,7 @@ const EXTENSIONS_MAX: u32 = 16 * 1024;
 /// As many digits as a `u64` has; more would be leading zeros, without an end.
 const DIGITS_MAX: u8 = 16;
 
-/// Decodes the content of one request.
+/// Decodes the content of one message.
 #[derive(Debug)]
 pub(crate) enum Decoder {
     /// No content, or its end has been handed over.
@@ -24,6 +24,8 @@ pub(crate) enum Decoder {
     Length { left: u64 },
     /// In chunks.
     Chunked(Box<Chunked>),
+    /// Until [`Decoder::finish`]; at most so much.
+    Close { room: u64 },
 }
 
 /// What there is at the front of the input.
@@ -50,6 +52,7 @@ impl Decoder {
             Framing::None | Framing::Length(0) => Ok(Self::None),
             Framing::Length(left) => Ok(Self::Length { left }),
             Framing::Chunked => Ok(Self::Chunked(Box::new(Chunked::new(limits)))),
+            Framing::Close => Ok(Self::Close { room: most }),
         }
     }
 
@@ -70,6 +73,26 @@ impl Decoder {
                 }
                 Ok((step, used))
             }
+            Self::Close { .. } if input.is_empty() => Ok((Step::More, 0)),
+            Self::Close { room } => {
+                *room = room.checked_sub(input.len() as u64).ok_or(BodyError::TooLarge)?;
+                Ok((Step::Piece(input), input.len()))
+            }
+        }
+    }
+
+    /// Takes the end of the connection, after all that came before it: [`Step::End`] where the content is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError::Truncated`] where some of it is missing (RFC 9112, section 8).
+    pub(crate) fn finish(&mut self) -> Result<Step<'static>, BodyError> {
+        match self {
+            Self::None | Self::Length { left: 0 } | Self::Close { .. } => {
+                *self = Self::None;
+                Ok(Step::End(Fields::new()))
+            }
+            Self::Length { .. } | Self::Chunked(_) => Err(BodyError::Truncated),
         }
     }
 
@@ -316,8 +339,8 @@ impl Trailers {
     }
 }
 
-/// What is wrong with the content of a request. Each is answered with [`status`](Self::status), where an answer is still
-/// possible, and ends the connection.
+/// What is wrong with the content of a message. In a request, each is answered with [`status`](Self::status), where an answer
+/// is still possible; all end the connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BodyError {
     /// There is more content than [`Limits::content`] (RFC 9110, section 15.5.14).
@@ -334,6 +357,8 @@ pub(crate) enum BodyError {
     Trailer,
     /// Trailer fields are too many, or too long together (RFC 6585, section 5).
     TrailersTooLong,
+    /// The connection ended before the content did (RFC 9112, section 8).
+    Truncated,
 }
 
 impl BodyError {
@@ -342,9 +367,12 @@ impl BodyError {
         match self {
             Self::TooLarge => StatusCode::CONTENT_TOO_LARGE,
             Self::TrailersTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::ChunkSize | Self::ChunkEnd | Self::Extension | Self::ExtensionsTooLong | Self::Trailer => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::ChunkSize
+            | Self::ChunkEnd
+            | Self::Extension
+            | Self::ExtensionsTooLong
+            | Self::Trailer
+            | Self::Truncated => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -359,6 +387,7 @@ impl fmt::Display for BodyError {
             Self::ExtensionsTooLong => "chunk extensions too long",
             Self::Trailer => "malformed trailer field",
             Self::TrailersTooLong => "too many or too long trailer fields",
+            Self::Truncated => "connection ended before the content did",
         })
     }
 }
@@ -543,6 +572,45 @@ mod tests {
         assert!(decode(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").is_ok_and(|decoded| decoded.is_some()));
         assert_eq!(decode(b"3\r\nabc\r\n3\r\n"), Err(BodyError::TooLarge));
         assert_eq!(BodyError::TooLarge.status().code(), 413);
+    }
+
+    #[test]
+    fn content_until_the_end_of_the_connection_ends_there() {
+        let limits = Limits { content: Some(5), ..Limits::default() };
+        let mut decoder = Decoder::new(Framing::Close, &limits).unwrap();
+        assert!(!decoder.is_complete());
+        assert_eq!(decoder.next(b""), Ok((Step::More, 0)));
+        assert_eq!(decoder.next(b"hel"), Ok((Step::Piece(b"hel"), 3)));
+        assert_eq!(decoder.next(b"lo"), Ok((Step::Piece(b"lo"), 2)));
+        assert_eq!(decoder.next(b""), Ok((Step::More, 0)));
+        assert_eq!(decoder.finish(), Ok(Step::End(Fields::new())));
+        assert!(decoder.is_complete());
+        let mut long = Decoder::new(Framing::Close, &limits).unwrap();
+        assert_eq!(long.next(b"hello!"), Err(BodyError::TooLarge));
+        let mut empty = Decoder::new(Framing::Close, &limits).unwrap();
+        assert_eq!(empty.finish(), Ok(Step::End(Fields::new())));
+    }
+
+    #[test]
+    fn a_connection_that_ends_too_early_is_an_error() {
+        let after = |framing, input: &[u8]| {
+            let mut decoder = Decoder::new(framing, &Limits::default()).unwrap();
+            let mut rest = input;
+            while let (Step::Piece(_), used) = decoder.next(rest).unwrap() {
+                rest = &rest[used..];
+            }
+            decoder.finish().map(|_| ())
+        };
+        assert_eq!(after(Framing::None, b""), Ok(()));
+        assert_eq!(after(Framing::Length(0), b""), Ok(()));
+        assert_eq!(after(Framing::Length(5), b"hello"), Ok(()));
+        assert_eq!(after(Framing::Length(5), b"hell"), Err(BodyError::Truncated));
+        assert_eq!(after(Framing::Length(1), b""), Err(BodyError::Truncated));
+        let whole = b"5\r\nhello\r\n0\r\n\r\n";
+        assert_eq!(after(Framing::Chunked, whole), Ok(()));
+        for end in 0..whole.len() {
+            assert_eq!(after(Framing::Chunked, &whole[..end]), Err(BodyError::Truncated), "{end}");
+        }
     }
 
     #[test]

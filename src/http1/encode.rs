@@ -187,13 +187,13 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 }
 
 /// One line: `name` has its colon and space already.
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     for part in [name, value, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
 
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     loop {
         start -= 1;

@@ -38,6 +38,8 @@ pub(crate) enum Framing {
     Length(u64),
     /// In chunks, until the last one.
     Chunked,
+    /// Until the connection ends; of responses only.
+    Close,
 }
 
 /// Looks for the end of a head at the front of `input`, and returns how long the head is, with the empty line that ends it and
@@ -55,21 +57,35 @@ pub(crate) fn find_end(input: &[u8], seen: &mut usize, limit: usize) -> Result<O
     if window == b"\r" {
         return Ok(None);
     }
+    scan(input, start, seen, limit, check_start, check_request_line)
+}
+
+/// [`find_end`] for any head that begins at `start`: `check_start` is asked about what has come of the first line while it is
+/// not whole, `check_line` once about the whole line without its end.
+pub(super) fn scan<E: From<Fault>>(
+    input: &[u8],
+    start: usize,
+    seen: &mut usize,
+    limit: usize,
+    check_start: impl Fn(&[u8]) -> Result<(), E>,
+    check_line: impl Fn(&[u8]) -> Result<(), E>,
+) -> Result<Option<usize>, E> {
+    let window = &input[..input.len().min(limit)];
     let line_known = memchr::memchr(b'\n', window.get(start..*seen).unwrap_or_default()).is_some();
     if !line_known {
         check_start(&window[start..])?;
     }
-    let mut request_line = !line_known;
+    let mut first_line = !line_known;
     let mut line = (*seen).max(start);
     while let Some(at) = memchr::memchr2(b'\r', b'\n', &window[line..]).map(|at| line + at) {
         match &window[at..] {
             [b'\r'] => break,
             [b'\r', b'\n', ..] => {}
-            _ => return Err(HeadError::LineEnd),
+            _ => return Err(Fault::LineEnd.into()),
         }
-        if request_line {
-            check_request_line(&window[start..at])?;
-            request_line = false;
+        if first_line {
+            check_line(&window[start..at])?;
+            first_line = false;
         } else if window[..at].ends_with(b"\r\n") {
             *seen = 0;
             return Ok(Some(at + 2));
@@ -81,10 +97,17 @@ pub(crate) fn find_end(input: &[u8], seen: &mut usize, limit: usize) -> Result<O
         _ => window.len(),
     };
     match input.len() >= limit {
-        true if request_line => Err(HeadError::RequestLineTooLong),
-        true => Err(HeadError::TooLong),
+        true if first_line => Err(Fault::FirstLineTooLong.into()),
+        true => Err(Fault::TooLong.into()),
         false => Ok(None),
     }
+}
+
+/// What any head can have wrong, whatever its first line is.
+pub(super) enum Fault {
+    LineEnd,
+    FirstLineTooLong,
+    TooLong,
 }
 
 /// Whether `input` can be the start of a request line: a token, then a space (RFC 9112, section 3).
@@ -155,8 +178,8 @@ fn interpret<'a>(
         fields,
         host: known.host(version, &target)?,
         framing,
-        keep_alive: !known.close && (newer || known.keep_alive),
-        upgrade: newer && known.upgrade_option && known.upgrade,
+        keep_alive: known.connection.keeps_alive(version),
+        upgrade: newer && known.connection.upgrade && known.upgrade,
         // A 1.0 client would not understand 100, and without content there is nothing to wait for.
         expects_continue: newer
             && known.expects_continue
@@ -182,18 +205,65 @@ struct Known<'a> {
     host: Option<&'a str>,
     length: Option<u64>,
     coding: Option<Coding>,
-    close: bool,
-    keep_alive: bool,
-    upgrade_option: bool,
+    connection: Options,
     upgrade: bool,
     expects_continue: bool,
 }
 
 /// The transfer codings so far (RFC 9112, section 6.1).
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
-struct Coding {
+pub(super) struct Coding {
     chunked: bool,
-    unknown: bool,
+    /// There is another one than `chunked`.
+    pub(super) unknown: bool,
+}
+
+impl Coding {
+    /// Reads one more field. `None`: it is malformed.
+    pub(super) fn read(&mut self, value: &[u8]) -> Option<()> {
+        for element in elements(value) {
+            let name = &element[..memchr::memchr2(b';', b' ', element).unwrap_or(element.len())];
+            let chunked = name.eq_ignore_ascii_case(b"chunked");
+            // Chunked comes last, once, and without parameters (RFC 9112, section 6.1 and 7.1).
+            if self.chunked || !is_token(name) || (chunked && name.len() != element.len()) {
+                return None;
+            }
+            self.chunked |= chunked;
+            self.unknown |= !chunked;
+        }
+        Some(())
+    }
+}
+
+/// The connection options that concern us (RFC 9110, section 7.6.1).
+#[derive(Clone, Copy, Default)]
+pub(super) struct Options {
+    close: bool,
+    keep_alive: bool,
+    pub(super) upgrade: bool,
+}
+
+impl Options {
+    pub(super) fn read(&mut self, value: &[u8]) {
+        for option in elements(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+
+    /// Whether the sender of a message of this version goes on after it (RFC 9112, section 9.3).
+    pub(super) fn keeps_alive(self, version: Version) -> bool {
+        !self.close && (version > Version::Http10 || self.keep_alive)
+    }
+}
+
+/// The value of a Content-Length. Leading zeros, which some take for octal, are refused.
+pub(super) fn read_length(value: &[u8]) -> Option<u64> {
+    let plain = |text: &&str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'))
+    };
+    std::str::from_utf8(value).ok().filter(plain)?.parse().ok()
 }
 
 impl<'a> Known<'a> {
@@ -207,7 +277,7 @@ impl<'a> Known<'a> {
                 Ok(())
             }
             10 if name("Connection") => {
-                self.read_connection(field.value);
+                self.connection.read(field.value);
                 Ok(())
             }
             14 if name("Content-Length") => self.read_length(field.value),
@@ -225,14 +295,9 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Two equal lengths are refused as well: nobody sends them who is not trying something (RFC 9112, section 6.3, item 5). So
-    /// are leading zeros, which some take for octal.
+    /// Two equal lengths are refused as well: nobody sends them who is not trying something (RFC 9112, section 6.3, item 5).
     fn read_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let plain = |text: &&str| {
-            text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'))
-        };
-        let digits = std::str::from_utf8(value).ok().filter(plain);
-        let length = digits.and_then(|text| text.parse().ok()).ok_or(HeadError::ContentLength)?;
+        let length = read_length(value).ok_or(HeadError::ContentLength)?;
         match self.length.replace(length) {
             None => Ok(()),
             Some(_) => Err(HeadError::SecondContentLength),
@@ -240,26 +305,7 @@ impl<'a> Known<'a> {
     }
 
     fn read_coding(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let coding = self.coding.get_or_insert_default();
-        for element in elements(value) {
-            let name = &element[..memchr::memchr2(b';', b' ', element).unwrap_or(element.len())];
-            let chunked = name.eq_ignore_ascii_case(b"chunked");
-            // Chunked comes last, once, and without parameters (RFC 9112, section 6.1 and 7.1).
-            if coding.chunked || !is_token(name) || (chunked && name.len() != element.len()) {
-                return Err(HeadError::TransferCoding);
-            }
-            coding.chunked |= chunked;
-            coding.unknown |= !chunked;
-        }
-        Ok(())
-    }
-
-    fn read_connection(&mut self, value: &[u8]) {
-        for option in elements(value) {
-            self.close |= option.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            self.upgrade_option |= option.eq_ignore_ascii_case(b"upgrade");
-        }
+        self.coding.get_or_insert_default().read(value).ok_or(HeadError::TransferCoding)
     }
 
     fn read_expect(&mut self, value: &[u8]) -> Result<(), HeadError> {
@@ -367,6 +413,16 @@ impl HeadError {
             | Self::LengthAndCoding
             | Self::CodingInHttp10
             | Self::TransferCoding => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<Fault> for HeadError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::LineEnd => Self::LineEnd,
+            Fault::FirstLineTooLong => Self::RequestLineTooLong,
+            Fault::TooLong => Self::TooLong,
         }
     }
 }

@@ -1,9 +1,13 @@
-//! HTTP/1.1 and 1.0 on the wire (RFC 9112): what a server reads and writes.
+//! HTTP/1.1 and 1.0 on the wire (RFC 9112): what a server and a client read and write.
 //!
-//! [`head`] finds the end of a request's head and reads it, [`body`] decodes its content, and [`encode`] appends responses to a
-//! buffer. None of them holds a socket, a clock or a callback; [`role`] puts them together.
+//! [`head`] finds the end of a request's head and reads it, [`answer`] does so for a response, [`body`] decodes the content of
+//! both. [`encode`] appends responses to a buffer, and [`ask`] requests. None of them holds a socket, a clock or a callback;
+//! [`role`] puts them together.
 
+pub(crate) mod answer;
+pub(crate) mod ask;
 pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod role;

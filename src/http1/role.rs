@@ -242,16 +242,21 @@ impl Core {
                 }
                 Ok(flow)
             }
-            Delimiting::Chunked if piece.is_empty() => Ok(Flow::Ready),
-            Delimiting::Chunked => {
-                let mut header = self.pool.take();
-                encode::chunk_header(&mut header, piece.len());
-                self.push(index, &header, piece);
-                self.pool.give(header);
-                Ok(self.push(index, encode::CHUNK_END, &[]))
-            }
+            Delimiting::Chunked => Ok(self.push_chunk(index, piece)),
             Delimiting::None | Delimiting::Close => Ok(self.push(index, &[], piece)),
         }
+    }
+
+    /// Sends a chunk (RFC 9112, section 7.1); an empty one would be the end.
+    pub(super) fn push_chunk(&mut self, index: u32, piece: &[u8]) -> Flow {
+        if piece.is_empty() {
+            return Flow::Ready;
+        }
+        let mut header = self.pool.take();
+        encode::chunk_header(&mut header, piece.len());
+        self.push(index, &header, piece);
+        self.pool.give(header);
+        self.push(index, encode::CHUNK_END, &[])
     }
 
     /// Ends a response whose content was sent in pieces.

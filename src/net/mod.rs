@@ -85,6 +85,24 @@ impl Net {
         }
     }
 
+    /// Begins to connect, from this address if one is given.
+    pub(crate) fn connect(&self, peer: &Peer, source: Option<std::net::IpAddr>) -> io::Result<OwnedFd> {
+        match self {
+            Self::System => system::connect(peer, source),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.connect(peer),
+        }
+    }
+
+    /// How connecting went: `WouldBlock` while it is under way.
+    pub(crate) fn connect_outcome(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match self {
+            Self::System => system::connect_outcome(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.connect_outcome(fd),
+        }
+    }
+
     #[inline]
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -259,6 +277,11 @@ pub(crate) fn read_descriptor(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
 /// Writes to a descriptor that may not be a socket.
 pub(crate) fn write_descriptor(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::write(fd, bytes)?)
+}
+
+/// The number of a network interface, by its name or number; 0 for none.
+pub(crate) fn interface(name: &str) -> u32 {
+    name.parse().unwrap_or_else(|_| system::interface(name))
 }
 
 /// The name of this machine, as the system knows it.

@@ -2,10 +2,10 @@
 
 use super::Peer;
 use rustix::io::Errno;
-use rustix::net::{self, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{self, AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -46,7 +46,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
 
 #[cfg(not(target_vendor = "apple"))]
 fn accept_once(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    net::acceptfrom_with(listener, net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK)
+    net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
 #[cfg(target_vendor = "apple")]
@@ -56,6 +56,51 @@ fn accept_once(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Option<
     rustix::io::ioctl_fionbio(&fd, true)?;
     net::sockopt::set_socket_nosigpipe(&fd, true)?;
     Ok((fd, address))
+}
+
+pub(super) fn connect(peer: &Peer, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let family = match peer {
+        Peer::Inet(SocketAddr::V4(_)) => AddressFamily::INET,
+        Peer::Inet(SocketAddr::V6(_)) => AddressFamily::INET6,
+        Peer::Unix(_) => AddressFamily::UNIX,
+    };
+    let socket = stream_socket(family)?;
+    if let Some(source) = source {
+        net::bind(&socket, &SocketAddr::new(source, 0))?;
+    }
+    let begun = match peer {
+        Peer::Inet(address) => net::connect(&socket, address),
+        Peer::Unix(Some(path)) => net::connect(&socket, &SocketAddrUnix::new(path)?),
+        Peer::Unix(None) => Err(Errno::INVAL),
+    };
+    match begun {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn stream_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
+    net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+#[cfg(target_vendor = "apple")]
+fn stream_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
+    let socket = net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    net::sockopt::set_socket_nosigpipe(&socket, true)?;
+    Ok(socket)
+}
+
+/// Connected is what has no error and knows its peer: writability alone says neither.
+pub(super) fn connect_outcome(fd: BorrowedFd<'_>) -> io::Result<()> {
+    net::sockopt::socket_error(fd)??;
+    match net::getpeername(fd) {
+        Ok(_) => Ok(()),
+        Err(Errno::NOTCONN) => Err(Errno::WOULDBLOCK.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -123,6 +168,17 @@ pub(super) fn raise(fd: BorrowedFd<'_>) {
 pub(super) fn drain_wake(fd: BorrowedFd<'_>) {
     let mut bytes = [0; 512];
     while rustix::io::read(fd, &mut bytes[..]).is_ok_and(|read| read == bytes.len()) {}
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn interface(name: &str) -> u32 {
+    let socket = stream_socket(AddressFamily::INET6).ok();
+    socket.and_then(|socket| net::netdevice::name_to_index(&socket, name).ok()).unwrap_or(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn interface(_: &str) -> u32 {
+    0
 }
 
 pub(super) fn host_name() -> String {

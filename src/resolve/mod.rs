@@ -128,6 +128,16 @@ pub enum ResolveError {
     Failed(Arc<io::Error>),
 }
 
+impl ResolveError {
+    /// Whether another try, later, may well succeed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Again | Self::Busy | Self::TimedOut | Self::Failed(_) => true,
+            Self::NotFound | Self::Unsupported => false,
+        }
+    }
+}
+
 impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -248,7 +258,6 @@ pub enum Action {
 
 /// What is known of a name without asking anybody: it is an address, or `localhost` or a name below it, which no
 /// name server may be asked for (RFC 6761, section 6.3).
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not look names up yet"))]
 pub(crate) fn known(name: &str) -> Option<Vec<IpAddr>> {
     if let Ok(address) = name.parse() {
         return Some(vec![address]);

@@ -146,8 +146,6 @@ impl Network {
     }
 
     /// Begins to connect. Over TCP nothing is known before the world's next turn.
-    // Nobody connects yet but these tests.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for clients"))]
     pub(crate) fn connect(&self, address: &Peer) -> io::Result<OwnedFd> {
         let mut state = self.state();
         let state = &mut *state;
@@ -162,7 +160,6 @@ impl Network {
     }
 
     /// How connecting went: `WouldBlock` while it is under way.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for clients"))]
     pub(crate) fn connect_outcome(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let mut state = self.state();
         let (id, side) = state.stream_of(fd)?;

@@ -1,5 +1,6 @@
 //! The simulated world: its network, its time, its chance, and the loops in it.
 
+use super::Names;
 use super::chaos::Chaos;
 use super::endpoint::{Endpoint, Server};
 use super::network::{Network, Reach};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub struct World {
     seed: u64,
     random: Random,
+    names: Names,
     main: Loop,
 }
 
@@ -29,13 +31,18 @@ impl World {
         let mut random = Random::new(seed);
         let network = Network::new(random.fork());
         let main = Loop::new(network, Clock::new(), random.fork());
-        Self { seed, random, main }
+        Self { seed, random, names: Names::default(), main }
     }
 
     /// A builder for a context that lives in this world.
     pub fn builder(&mut self) -> Builder {
         let surroundings = Surroundings { clock: self.main.clock.clone(), random: self.random.fork() };
-        Context::builder().env(surroundings).simulated(self.network())
+        Context::builder().env(surroundings).simulated(self.network()).resolver(self.names.resolver())
+    }
+
+    /// The names that the contexts of this world can look up.
+    pub fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// Another loop in this world. Time is the same for all of them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{SigningKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{CipherSuite, ClientConfig, KeyLogFile, NamedGroup, RootCertStore};
@@ -65,6 +65,13 @@ impl Client {
     /// The configuration of rustls, for what else in the program speaks TLS.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.0.clone()
+    }
+}
+
+impl Client {
+    /// A server's name or address as it is asked for and compared; `None` where it can be neither.
+    pub(crate) fn server_name(name: &str) -> Option<ServerName<'static>> {
+        ServerName::try_from(name.to_owned()).ok()
     }
 }
 

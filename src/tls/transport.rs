@@ -59,7 +59,6 @@ impl Tls {
     }
 
     /// The client's end, to a server of this name.
-    #[expect(dead_code, reason = "there are no clients yet")]
     pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
         Ok(Self::new(Connection::Client(UnbufferedClientConnection::new(config, name)?)))
     }

@@ -3,7 +3,7 @@
 use super::{CloseFrame, Message, Piece, Receive, TooLarge};
 use crate::context::{ConnId, Cx};
 use crate::handler::Closed;
-use crate::http::Request;
+use crate::http::{Request, ResponseHead};
 use std::any::Any;
 
 /// One WebSocket connection: its fields are the session, its methods what happens to it. Each has a default that does
@@ -35,10 +35,23 @@ pub trait Handler<D> {
         Receive::Whole
     }
 
-    /// The opening handshake is done. The fields of the request are readable here for the last time.
+    /// We are the server, and the opening handshake is done. The fields of the request are readable here for the last time.
     #[doc(alias("LWS_CALLBACK_ESTABLISHED", "LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED", "onopen"))]
     fn opened(&mut self, cx: &mut Cx<'_, D>, request: &Request<'_>) {
         let _ = (cx, request);
+    }
+
+    /// We are the client, and the server has accepted the opening handshake. `response` is readable here for the last time: its
+    /// subprotocol, cookies, and whatever else it says. False refuses the connection
+    /// ([`ConnectError::Rejected`](crate::ConnectError::Rejected)).
+    #[doc(alias(
+        "LWS_CALLBACK_CLIENT_ESTABLISHED",
+        "LWS_CALLBACK_CLIENT_FILTER_PRE_ESTABLISH",
+        "LWS_CALLBACK_WS_CLIENT_BIND_PROTOCOL"
+    ))]
+    fn connected(&mut self, cx: &mut Cx<'_, D>, response: &ResponseHead<'_>) -> bool {
+        let _ = (cx, response);
+        true
     }
 
     /// A message came, whole ([`Receive::Whole`]).

@@ -42,7 +42,7 @@
 //! # Ok::<(), ws::ControlTooLong>(())
 //! ```
 //!
-//! The parts: [`handshake`] judges the HTTP request that asks for a connection. [`Receiver`] turns bytes into
+//! The parts: [`handshake`] judges the HTTP request that asks for a connection, and [`opening`] the response to it. [`Receiver`] turns bytes into
 //! [`Event`]s. [`encode`], its relatives and [`Sender`] make frames. [`Closing`] says when the connection is to be
 //! closed, and how it ended.
 
@@ -56,6 +56,7 @@ mod frame;
 pub mod handshake;
 pub mod mask;
 mod message;
+pub mod opening;
 mod receive;
 mod send;
 mod utf8;

@@ -117,10 +117,16 @@ impl Core {
     /// The link of a conn on which a message may begin.
     #[inline]
     fn sendable(&mut self, conn: Key) -> Result<(u32, &mut Link), SendError> {
-        let conn = self.conns.get(conn).ok_or(SendError::Gone)?;
-        let index = conn.link;
+        let index = self.conns.get(conn).ok_or(SendError::Gone)?.link;
+        if self.links.at(index).is_none() {
+            return Err(self.without_link(conn));
+        }
         let link = self.links.at_mut(index).ok_or(SendError::Gone)?;
-        let Role::WebSocket(websocket) = &link.role else { return Err(SendError::Role) };
+        let websocket = match &link.role {
+            Role::WebSocket(websocket) => websocket,
+            Role::Client(_) => return Err(SendError::NotConnected),
+            _ => return Err(SendError::Role),
+        };
         if !websocket.closing.may_send() || link.output_over() {
             return Err(SendError::Closing);
         }

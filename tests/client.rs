@@ -1,0 +1,91 @@
+//! Clients in the simulated world: every outcome of connecting, and what is spoken after it.
+
+use lodger::sim::World;
+use lodger::{Closed, Connect, Context, Cx, Decision, Io, Listen, Request, Response, Site, http, ws};
+
+#[derive(Default)]
+struct State {
+    log: Vec<String>,
+}
+
+struct Note;
+
+impl ws::Handler<State> for Note {
+    fn connected(&mut self, cx: &mut Cx<'_, State>, response: &http::ResponseHead<'_>) -> bool {
+        cx.data.log.push(format!("connected {}", response.status()));
+        let _ = cx.send("hello");
+        true
+    }
+
+    fn message(&mut self, cx: &mut Cx<'_, State>, message: ws::Message<'_>) {
+        cx.data.log.push(format!("message {message:?}"));
+        cx.close();
+    }
+
+    fn closed(self: Box<Self>, cx: &mut Cx<'_, State>, closed: Closed) {
+        cx.data.log.push(format!("closed: {}", closed.reason));
+    }
+}
+
+impl http::ClientHandler<State> for Note {
+    fn connected(&mut self, cx: &mut Cx<'_, State>) {
+        cx.data.log.push("connected".into());
+    }
+
+    fn response(&mut self, cx: &mut Cx<'_, State>, response: &http::ResponseHead<'_>) {
+        cx.data.log.push(format!("response {}", response.status()));
+    }
+
+    fn body(&mut self, cx: &mut Cx<'_, State>, piece: &[u8]) {
+        cx.data.log.push(format!("body {}", String::from_utf8_lossy(piece)));
+    }
+
+    fn closed(self: Box<Self>, cx: &mut Cx<'_, State>, closed: Closed) {
+        cx.data.log.push(format!("closed: {}", closed.reason));
+    }
+}
+
+struct Echo;
+
+impl ws::Handler<State> for Echo {
+    fn message(&mut self, cx: &mut Cx<'_, State>, message: ws::Message<'_>) {
+        let _ = cx.send(message);
+    }
+}
+
+fn accept(request: &Request<'_>, _: &mut State, _: &mut Io<State>) -> Decision<State> {
+    match request.is_websocket() {
+        true => Decision::websocket(Echo),
+        false => Decision::respond(Response::text("page")),
+    }
+}
+
+/// A world with a context that serves at port 80.
+fn world(seed: u64) -> (World, Context<State>) {
+    let mut world = World::new(seed);
+    let mut context: Context<State> = world.builder().build();
+    let site = context.io().add_site(Site::new().protocol("", accept));
+    context.io().listen(Listen::tcp(([127, 0, 0, 1], 80)), site).unwrap();
+    (world, context)
+}
+
+#[test]
+fn a_websocket_of_ours_meets_a_server_of_ours() {
+    let (mut world, mut context) = world(1);
+    let mut state = State::default();
+    context.io().connect(Connect::to("ws://localhost/"), Box::new(Note));
+    world.run(&mut context, &mut state);
+    let heard =
+        ["connected 101 Switching Protocols", "message Text(\"hello\")", "closed: closed by us, code 1000"];
+    assert_eq!(state.log, heard);
+}
+
+#[test]
+fn a_page_comes_from_a_server_of_ours() {
+    let (mut world, mut context) = world(1);
+    let mut state = State::default();
+    let connect = Connect::to("http://127.0.0.1/");
+    context.io().connect_http(connect, http::ClientRequest::get(), Box::new(Note));
+    world.run(&mut context, &mut state);
+    assert_eq!(state.log, ["connected", "response 200 OK", "body page", "closed: exchange complete"]);
+}
