@@ -73,7 +73,8 @@ impl Scheme {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As a URL has it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
             Self::Wss => "wss",
@@ -351,7 +352,7 @@ fn without_dots(target: &str) -> String {
 /// What is wrong with a URL.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[doc(alias("lws_parse_uri", "CURLE_URL_MALFORMAT"))]
+#[doc(alias("lws_parse_uri", "CURLE_URL_MALFORMAT", "HS: URI did not parse"))]
 pub enum UrlError {
     /// It does not begin with a scheme and a colon (RFC 3986, section 3.1).
     NoScheme,
