@@ -59,16 +59,6 @@ impl Dns {
         Self { servers, searches: HashMap::new() }
     }
 
-    /// The name servers that a text in the form of resolv.conf(5) lists, or the one of this machine.
-    pub(crate) fn from_resolv_conf(text: &str) -> Self {
-        let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok();
-        let mut servers: Vec<IpAddr> = text.lines().filter_map(address).take(3).collect();
-        if servers.is_empty() {
-            servers.push(Ipv4Addr::LOCALHOST.into());
-        }
-        Self::new(servers.into_iter().map(|address| (address, 53).into()).collect())
-    }
-
     /// Asks the server whose turn it is, or one after it if that cannot be done.
     fn ask(&self, name: &str, kind: TYPE, from: usize, hands: &mut Hands<'_>) -> Result<Query, ResolveError> {
         let mut error = ResolveError::TimedOut;
@@ -137,7 +127,7 @@ impl Resolver for Dns {
             return hands.answer(id, Err(ResolveError::Unsupported));
         };
         let name = name.strip_suffix('.').unwrap_or(name);
-        if name.is_empty() || Name::new(name).is_err() {
+        if name.split('.').any(str::is_empty) || Name::new(name).is_err() {
             return hands.answer(id, Err(ResolveError::NotFound));
         }
         let mut search =
@@ -249,6 +239,16 @@ fn addresses(packet: &Packet<'_>, mut name: Name<'_>, kind: TYPE) -> Vec<IpAddr>
         }
     }
     Vec::new()
+}
+
+/// The name servers that a text in the form of resolv.conf(5) lists, or the one of this machine.
+pub(crate) fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok();
+    let mut servers: Vec<IpAddr> = text.lines().filter_map(address).take(3).collect();
+    if servers.is_empty() {
+        servers.push(Ipv4Addr::LOCALHOST.into());
+    }
+    servers.into_iter().map(|address| (address, 53).into()).collect()
 }
 
 fn send(server: SocketAddr, id: u16, name: &str, kind: TYPE) -> io::Result<UdpSocket> {

@@ -264,6 +264,8 @@ pub(crate) fn known(name: &str) -> Option<Vec<IpAddr>> {
 #[path = "../../examples/own_resolver/dns.rs"]
 mod dns;
 #[cfg(test)]
+mod dns_tests;
+#[cfg(test)]
 mod rig;
 
 #[cfg(test)]
