@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often each server is asked.
 pub(crate) const ROUNDS: usize = 2;
+/// How many look-ups go on at once at most: each takes two descriptors.
+pub(crate) const SEARCHES_MAX: usize = 64;
 /// What passes nearly everywhere without being fragmented.
 const ANSWER_MAX: u16 = 1232;
 /// How many aliases lead from the name to its addresses at most.
@@ -129,6 +131,9 @@ impl Resolver for Dns {
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.split('.').any(str::is_empty) || Name::new(name).is_err() {
             return hands.answer(id, Err(ResolveError::NotFound));
+        }
+        if self.searches.len() >= SEARCHES_MAX {
+            return hands.answer(id, Err(ResolveError::Busy));
         }
         let mut search =
             Search { name: name.to_owned(), queries: Vec::new(), found: Vec::new(), error: None };

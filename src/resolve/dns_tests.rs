@@ -1,6 +1,6 @@
 //! The resolver of `examples/own_resolver` against a name server of the test's.
 
-use super::dns::{Dns, PATIENCE, ROUNDS, name_servers};
+use super::dns::{Dns, PATIENCE, ROUNDS, SEARCHES_MAX, name_servers};
 use super::rig::Rig;
 use super::{Found, Lookup, LookupId, ResolveError};
 use simple_dns::rdata::{A, AAAA, CNAME, RData};
@@ -321,6 +321,18 @@ fn a_cancelled_look_up_leaves_nothing() {
     assert_eq!(addresses(rig.answer(other)).len(), 1);
     assert!(!rig.has_answers());
     assert_eq!((rig.watched(), rig.due), (0, None));
+}
+
+#[test]
+fn look_ups_beyond_the_bound_are_refused() {
+    let server = Server::new();
+    let mut rig = Rig::new(Dns::new(vec![server.address()]));
+    let ids: Vec<LookupId> = (0..SEARCHES_MAX).map(|_| rig.look_up("host.example")).collect();
+    let id = rig.look_up("host.example");
+    assert!(matches!(rig.answer_so_far(id), Some(Err(ResolveError::Busy))));
+    rig.cancel(ids[0]);
+    let id = rig.look_up("host.example");
+    assert!(rig.answer_so_far(id).is_none());
 }
 
 #[test]

@@ -314,6 +314,41 @@ fn replies_of_socks_are_as_long_as_their_address() {
 }
 
 #[test]
+fn whatever_a_proxy_sends_is_taken_or_refused() {
+    let answers: [&[u8]; 5] = [
+        b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 200 x\r\nA: b\r\n\r\nbehind",
+        b"HTTP/1.1 407 x\r\nProxy-Authenticate: a=\"b, c\", Basic realm=d\r\n\r\n",
+        b"\x05\x02\x01\x00\x05\x00\x00\x03\x03abc\x00\x00behind",
+        b"\x05\x00\x05\x00\x00\x04abcdefghijklmnop\x00\x00",
+        b"\x05\x00\x05\x00\x00\x01abcd\x00\x00",
+    ];
+    // A generator of numbers that are the same in every run (Marsaglia's xorshift).
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for _ in 0..20_000 {
+        let mut input = answers[next(answers.len())].to_vec();
+        for _ in 0..next(4) {
+            let at = next(input.len());
+            input[at] = next(256) as u8;
+        }
+        for proxy in [http(), socks().credentials("ann", "secret")] {
+            let at = next(input.len() + 1);
+            let (out, result) = talk(&proxy, "a", &input);
+            assert_eq!(
+                talk_in_pieces(&proxy, "a", &[&input[..at], &input[at..]]),
+                (out.clone(), result.clone())
+            );
+            assert!(out.len() < 100 && !result.is_ok_and(|(used, _)| used > input.len()));
+        }
+    }
+}
+
+#[test]
 fn proxies_are_read_from_urls() {
     for (url, proxy) in [
         ("http://proxy.example:3128", http()),

