@@ -89,6 +89,7 @@
 //! - `libc`: [`Pollable`] for `libc::pollfd`, so that a poll array is served in place.
 //! - `tls-aws-lc-rs`, `tls-ring`: `tls` with the cryptography of AWS-LC or of ring; `tls` alone takes a provider of the
 //!   application's. `tls-webpki-roots` and `tls-native-roots` add roots to trust.
+//! - `peer-names`: the names of peers' addresses, by `getnameinfo`.
 //! - `sim`: the simulated world, for tests.
 
 #![forbid(unsafe_code)]

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often each server is asked.
 pub(crate) const ROUNDS: usize = 2;
+/// How many look-ups go on at once at most: each takes two descriptors.
+pub(crate) const SEARCHES_MAX: usize = 64;
 /// What passes nearly everywhere without being fragmented.
 const ANSWER_MAX: u16 = 1232;
 /// How many aliases lead from the name to its addresses at most.
@@ -57,16 +59,6 @@ enum Reading {
 impl Dns {
     pub(crate) fn new(servers: Vec<SocketAddr>) -> Self {
         Self { servers, searches: HashMap::new() }
-    }
-
-    /// The name servers that a text in the form of resolv.conf(5) lists, or the one of this machine.
-    pub(crate) fn from_resolv_conf(text: &str) -> Self {
-        let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok();
-        let mut servers: Vec<IpAddr> = text.lines().filter_map(address).take(3).collect();
-        if servers.is_empty() {
-            servers.push(Ipv4Addr::LOCALHOST.into());
-        }
-        Self::new(servers.into_iter().map(|address| (address, 53).into()).collect())
     }
 
     /// Asks the server whose turn it is, or one after it if that cannot be done.
@@ -137,8 +129,11 @@ impl Resolver for Dns {
             return hands.answer(id, Err(ResolveError::Unsupported));
         };
         let name = name.strip_suffix('.').unwrap_or(name);
-        if name.is_empty() || Name::new(name).is_err() {
+        if name.split('.').any(str::is_empty) || Name::new(name).is_err() {
             return hands.answer(id, Err(ResolveError::NotFound));
+        }
+        if self.searches.len() >= SEARCHES_MAX {
+            return hands.answer(id, Err(ResolveError::Busy));
         }
         let mut search =
             Search { name: name.to_owned(), queries: Vec::new(), found: Vec::new(), error: None };
@@ -249,6 +244,16 @@ fn addresses(packet: &Packet<'_>, mut name: Name<'_>, kind: TYPE) -> Vec<IpAddr>
         }
     }
     Vec::new()
+}
+
+/// The name servers that a text in the form of resolv.conf(5) lists, or the one of this machine.
+pub(crate) fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok();
+    let mut servers: Vec<IpAddr> = text.lines().filter_map(address).take(3).collect();
+    if servers.is_empty() {
+        servers.push(Ipv4Addr::LOCALHOST.into());
+    }
+    servers.into_iter().map(|address| (address, 53).into()).collect()
 }
 
 fn send(server: SocketAddr, id: u16, name: &str, kind: TYPE) -> io::Result<UdpSocket> {

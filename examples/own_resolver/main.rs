@@ -71,10 +71,10 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
             _ => names.push(arg),
         }
     }
-    let mut dns = match servers.is_empty() {
-        true => Dns::from_resolv_conf(&std::fs::read_to_string("/etc/resolv.conf")?),
-        false => Dns::new(servers),
-    };
+    if servers.is_empty() {
+        servers = dns::name_servers(&std::fs::read_to_string("/etc/resolv.conf")?);
+    }
+    let mut dns = Dns::new(servers);
 
     let mut desk = Desk { unanswered: names.len(), ..Desk::default() };
     for (number, name) in names.iter().enumerate() {

@@ -29,8 +29,8 @@
 //!
 //! // By hand, as a test does it:
 //! let mut table = Table(HashMap::from([("printer".to_owned(), vec![[192, 0, 2, 7].into()])]));
-//! let mut actions = Vec::new();
-//! let mut hands = Hands::new(Instant::now(), &mut |bytes| bytes.fill(4), &mut actions);
+//! let (mut random, mut actions) = (|bytes: &mut [u8]| bytes.fill(4), Vec::new());
+//! let mut hands = Hands::new(Instant::now(), &mut random, &mut actions);
 //! table.look_up(LookupId::new(1), &Lookup::Addresses("printer".to_owned()), &mut hands);
 //! table.look_up(LookupId::new(2), &Lookup::Addresses("scanner".to_owned()), &mut hands);
 //! assert!(matches!(&actions[0], Action::Answer(_, Ok(Found::Addresses(found))) if found.len() == 1));
@@ -272,6 +272,8 @@ pub(crate) fn known(name: &str) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 #[path = "../../examples/own_resolver/dns.rs"]
 mod dns;
+#[cfg(test)]
+mod dns_tests;
 #[cfg(test)]
 mod rig;
 

@@ -376,3 +376,6 @@ fn refused(error: io::Error) -> ResolveError {
         error.into()
     }
 }
+
+#[cfg(test)]
+mod tests;
