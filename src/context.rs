@@ -559,11 +559,16 @@ impl<D> Context<D> {
         });
     }
 
-    /// The end of what the peer has to say may have come with the last of it, and is said once that has been handed over.
+    /// The end of what the peer has to say, or a failure, may have come with the last of it, and is said once that has been handed
+    /// over.
     fn transport_may_have_ended(&mut self, index: u32, data: &mut D) {
         let link = self.io.core.link(index);
         let waits = link.state == State::Ended || link.flags.intersects(Flags::BACKLOG.union(Flags::PAUSED));
-        if link.tls.is_some() && !waits && self.io.core.peer_has_closed(index) {
+        if link.tls.is_some()
+            && !waits
+            && !self.io.core.fail_now(index)
+            && self.io.core.peer_has_closed(index)
+        {
             self.input_ended(index, data);
         }
     }

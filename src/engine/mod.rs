@@ -521,7 +521,11 @@ impl Core {
         let stuck = link.flags.contains(Flags::BACKLOG)
             && !link.flags.contains(Flags::TO_RESUME)
             && !link.flags.contains(Flags::PAUSED);
-        if link.state == State::Open && link.flags.contains(Flags::WRITE_FAILED) && stuck {
+        if link.state == State::Open
+            && link.flags.contains(Flags::WRITE_FAILED)
+            && stuck
+            && !self.fail_now(index)
+        {
             self.end(index, CloseReason::PeerEnded);
         }
         self.mark(index);

@@ -48,6 +48,10 @@ impl Core {
     /// Reads a link once, and decrypts what came into `plain`.
     pub(super) fn fill_secure(&mut self, index: u32, plain: &mut [u8]) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
+        if link.tls.as_ref().is_some_and(|tls| tls.has_failed()) {
+            // What came before that is with its handler now, and nothing after it counts.
+            return Filled::Nothing;
+        }
         let unsaid = link.tls.as_ref().is_some_and(|tls| tls.waiting() > 0);
         if link.state != State::Open && !unsaid {
             // Nobody wants it any more. What waits for the handshake still does.
@@ -121,6 +125,10 @@ impl Core {
         }
         self.send_records(index);
         if let Some(error) = error {
+            if plain > 0 && self.link(index).state == State::Open {
+                self.fail_later(index, error);
+                return Filled::Bytes(plain);
+            }
             self.transport_failed(index, error);
             return Filled::Nothing;
         }
@@ -136,6 +144,29 @@ impl Core {
             0 => Filled::Nothing,
             plain => Filled::Bytes(plain),
         }
+    }
+
+    /// The transport has failed behind input that is to be heard first. Nothing can be sent from here on.
+    fn fail_later(&mut self, index: u32, error: TlsError) {
+        let link = self.link(index);
+        let writable = !link.flags.raise(Flags::WRITE_FAILED);
+        if let Some(tls) = &mut link.tls {
+            tls.fail_later(error, writable);
+        }
+    }
+
+    /// The input in front of a failure has been handed over: it is told now. False if there is none.
+    pub(crate) fn fail_now(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        let Some((error, writable)) = link.tls.as_mut().and_then(|tls| tls.take_failure()) else {
+            return false;
+        };
+        if writable {
+            // What tells the peer may still wait for room.
+            link.flags.remove(Flags::WRITE_FAILED);
+        }
+        self.transport_failed(index, error);
+        true
     }
 
     /// Whether the peer has closed its direction with the input that was read last, and this was not said yet. It is now.

@@ -30,6 +30,8 @@ pub(crate) struct Tls {
     secured: bool,
     just_secured: bool,
     peer_closed: bool,
+    /// Why it has failed, if that is to be told later, and whether the socket could be written then.
+    failure: Option<Box<(TlsError, bool)>>,
     /// Nothing can be sent any more: we have said so, or the connection has failed.
     closed: bool,
 }
@@ -75,6 +77,7 @@ impl Tls {
             secured: false,
             just_secured: false,
             peer_closed: false,
+            failure: None,
             closed: false,
         }
     }
@@ -97,6 +100,21 @@ impl Tls {
     /// Why it has failed, if its input ends now.
     pub(crate) fn truncated(&self) -> TlsError {
         TlsError::Truncated
+    }
+
+    /// Keeps why it has failed, and whether the socket could be written then, until the input before that was handed over.
+    pub(crate) fn fail_later(&mut self, error: TlsError, writable: bool) {
+        self.failure = Some(Box::new((error, writable)));
+    }
+
+    /// Whether it has failed, and that is to be told.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// What was kept by [`fail_later`](Self::fail_later).
+    pub(crate) fn take_failure(&mut self) -> Option<(TlsError, bool)> {
+        self.failure.take().map(|failure| *failure)
     }
 
     /// Bytes that wait for the handshake.
@@ -166,11 +184,13 @@ impl Tls {
         };
         self.peer_closed |= received.peer_closed;
         let mut step = Step { plain: received.length, secured: false, error: None };
+        // What the application is sent is sent behind the handshake.
+        let secured = result.as_ref().map_or(received.length > 0, |advanced| advanced.secured);
+        step.secured = secured && !self.secured;
+        self.just_secured |= step.secured;
+        self.secured |= secured;
         match result {
             Ok(advanced) => {
-                step.secured = advanced.secured && !self.secured;
-                self.just_secured |= step.secured;
-                self.secured |= advanced.secured;
                 // An idle connection holds nothing.
                 let rest = &records[advanced.used..];
                 self.kept = if rest.is_empty() || self.peer_closed { Vec::new() } else { rest.to_vec() };
