@@ -143,7 +143,8 @@ impl Builder {
         self
     }
 
-    /// How many accepted connections may be without a complete first request. Beyond it accepting pauses. Default 1,024.
+    /// How many accepted connections may be without a complete first request, or, where they are raw and speak TLS, without a
+    /// complete handshake. Beyond it accepting pauses. Default 1,024.
     #[must_use]
     pub fn max_handshakes(mut self, links: usize) -> Self {
         self.max_handshakes = links;
@@ -527,9 +528,13 @@ impl<D> Context<D> {
                 welcome
             }
             // Closed meanwhile, with something to be sent first.
-            Role::Raw if link.state != State::Open => true,
+            Role::Raw if link.state != State::Open => {
+                self.io.core.left_handshake(index);
+                true
+            }
             Role::Raw => {
-                self.io.core.cancel_phase(index);
+                self.io.core.left_handshake(index);
+                self.io.core.opens(index);
                 self.open_raw_handler(conn, data);
                 true
             }
@@ -980,7 +985,7 @@ impl<D> Context<D> {
                     if self.io.core.conns.get(key).is_some() {
                         *self.handlers.place(key.index) = Some(handler);
                         // Where there is a handshake first, it opens after that.
-                        if raw && !self.io.core.is_handshaking(key) {
+                        if raw && !self.io.core.is_unopened(key) {
                             self.open_raw_handler(key.index, data);
                         }
                     }
@@ -1249,6 +1254,9 @@ impl<D> Context<D> {
                 core.end(index, CloseReason::TimedOut(Timeout::Closing))
             }
             (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
+            (State::Open, Role::Http(_)) if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) => {
+                core.end(index, CloseReason::TimedOut(Timeout::Handshake))
+            }
             (State::Open, Role::Http(_)) => self.http_timer(index),
             // The handshake of its transport is not complete: there is no other phase that has a time.
             (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),

@@ -39,10 +39,20 @@ impl Core {
         self.link(index).tls.as_mut().is_some_and(|tls| tls.take_secured())
     }
 
-    /// Whether the link of a conn has a handshake under way.
-    pub(crate) fn is_handshaking(&self, conn: Key) -> bool {
-        let link = self.conns.get(conn).and_then(|conn| self.links.at(conn.link));
-        link.and_then(|(_, link)| link.tls.as_ref()).is_some_and(|tls| !tls.is_secured())
+    /// Whether a conn opens only when its handshake is complete.
+    pub(crate) fn is_unopened(&self, conn: Key) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.unopened)
+    }
+
+    /// The handshake of a raw connection is complete: its handler hears `opened` now, and what was held back behind that.
+    pub(crate) fn opens(&mut self, index: u32) {
+        self.cancel_phase(index);
+        let conn = self.link(index).conn;
+        let Some(key) = self.conns.key_at(conn) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.unopened = false;
+        let held = conn.cold.as_mut().map(|cold| std::mem::take(&mut cold.held)).unwrap_or_default();
+        held.into_iter().for_each(|notice| self.notice(key, notice));
     }
 
     /// Reads a link once, and decrypts what came into `plain`.
@@ -92,7 +102,11 @@ impl Core {
         let begun = tls.choose(server, &mut self.buffers.output);
         let link = self.link(index);
         link.secure(tls);
-        let limit = link.limits.handshake;
+        let (conn, limit) = (link.conn, link.limits.handshake);
+        if let Some(conn) = self.conns.at_mut(conn) {
+            (conn.unopened, conn.counted) = (true, true);
+            self.handshakes += 1;
+        }
         match begun {
             Ok(()) => self.arm_phase(index, limit),
             Err(error) => self.transport_failed(index, error),
@@ -261,6 +275,23 @@ impl Core {
         }
         output.clear();
         self.buffers.output = output;
+    }
+
+    /// A link ends: if its handshake is not complete, and the peer or time has put an end to that, its site hears so.
+    pub(super) fn handshake_may_have_failed(&mut self, index: u32, reason: &CloseReason) {
+        let link = self.link(index);
+        let handshaking = link.state == State::Open
+            && link.conn == NO_CONN
+            && link.tls.as_ref().is_some_and(|tls| !tls.is_secured());
+        let peer = link.peer();
+        if let Role::Http(server) = &link.role
+            && handshaking
+            && let Some(error) = reason.in_handshake()
+        {
+            let failed = FailedHandshake { site: server.site, peer, error };
+            self.failed_handshakes.push_back(failed);
+            self.work = true;
+        }
     }
 
     /// The transport has failed: whoever waits hears why, and the peer has been told.

@@ -99,7 +99,7 @@ impl Tls {
 
     /// Why it has failed, if its input ends now.
     pub(crate) fn truncated(&self) -> TlsError {
-        TlsError::Truncated
+        if self.secured { TlsError::Truncated } else { TlsError::HandshakeEnded }
     }
 
     /// Keeps why it has failed, and whether the socket could be written then, until the input before that was handed over.

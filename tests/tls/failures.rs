@@ -126,9 +126,8 @@ fn a_handshake_that_is_never_finished_ends_at_the_limit_and_not_before() {
                 assert_eq!(town.log(), [""; 0]);
                 town.run_for(MILLI);
                 assert_eq!(town.links(), 1, "raw {raw}, {already}, trickles {trickles}");
-                if raw {
-                    assert_eq!(town.log(), ["closed: TimedOut(Handshake)"]);
-                }
+                let told = if raw { "closed: TimedOut(Handshake)" } else { "failed HandshakeTimedOut" };
+                assert_eq!(town.log(), [told]);
             }
         }
     }
@@ -147,8 +146,54 @@ fn a_handshake_half_way_through_ends_at_the_limit_too() {
             assert_eq!(town.links(), 2);
             town.run_for(MILLI);
             assert_eq!(town.links(), 1);
+            let told = if town.has_site { "failed HandshakeTimedOut" } else { "closed: TimedOut(Handshake)" };
+            assert_eq!(town.log(), [told]);
         }
     }
+}
+
+#[test]
+fn a_peer_that_leaves_within_the_handshake_is_told_of() {
+    for sent in [0, 1, 100, usize::MAX] {
+        for (mut town, told) in towns() {
+            let mut peer = town.connect();
+            let hello = peer.records();
+            peer.socket().send(&hello[..sent.min(hello.len())]);
+            town.run();
+            peer.socket().finish();
+            town.run();
+            assert_eq!(town.log(), [told("HandshakeEnded")], "{sent}");
+            assert_eq!(town.links(), 1);
+
+            let mut peer = town.connect();
+            peer.socket().send(&hello[..sent.min(hello.len())]);
+            town.run();
+            peer.socket.take().unwrap().reset();
+            town.run();
+            let reset =
+                if town.has_site { "failed HandshakeIo(ConnectionReset)" } else { "closed: ConnectionReset" };
+            assert_eq!(town.log(), [reset], "{sent}");
+            assert_eq!(town.links(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_this_side_ends_has_not_failed() {
+    let mut town = Town::empty();
+    let site = town.listen_hall(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    peer.pump();
+    town.run();
+    town.context.io().remove_site(site);
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["ended"]);
+    let mut town = Town::hall(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    peer.pump();
+    town.run();
+    town.world.leave(&mut town.context, &mut town.state);
+    assert_eq!(town.log(), ["ended"]);
 }
 
 #[test]
