@@ -155,7 +155,8 @@ impl Builder {
         self
     }
 
-    /// How many accepted connections may be without a complete first request. Beyond it accepting pauses. Default 1,024.
+    /// How many accepted connections may be without a complete first request, or, where they are raw and speak TLS, without a
+    /// complete handshake. Beyond it accepting pauses. Default 1,024.
     #[must_use]
     pub fn max_handshakes(mut self, links: usize) -> Self {
         self.max_handshakes = links;
@@ -545,9 +546,13 @@ impl<D> Context<D> {
                 welcome
             }
             // Closed meanwhile, with something to be sent first.
-            Role::Raw if link.state != State::Open => true,
+            Role::Raw if link.state != State::Open => {
+                self.io.core.left_handshake(index);
+                true
+            }
             Role::Raw => {
-                self.io.core.cancel_phase(index);
+                self.io.core.left_handshake(index);
+                self.io.core.opens(index);
                 self.open_raw_handler(conn, data);
                 true
             }
@@ -583,11 +588,16 @@ impl<D> Context<D> {
         });
     }
 
-    /// The end of what the peer has to say may have come with the last of it, and is said once that has been handed over.
+    /// The end of what the peer has to say, or a failure, may have come with the last of it, and is said once that has been handed
+    /// over.
     fn transport_may_have_ended(&mut self, index: u32, data: &mut D) {
         let link = self.io.core.link(index);
         let waits = link.state == State::Ended || link.flags.intersects(Flags::BACKLOG.union(Flags::PAUSED));
-        if link.tls.is_some() && !waits && self.io.core.peer_has_closed(index) {
+        if link.tls.is_some()
+            && !waits
+            && !self.io.core.fail_now(index)
+            && self.io.core.peer_has_closed(index)
+        {
             self.input_ended(index, data);
         }
     }
@@ -997,12 +1007,11 @@ impl<D> Context<D> {
         while let Some(fresh) = self.io.fresh.pop_front() {
             match fresh {
                 Fresh::Handler(key, handler) => {
-                    // One that is being connected opens when it is.
-                    let raw = matches!(handler, AnyHandler::Raw(_)) && !self.io.core.is_connecting(key);
+                    let raw = matches!(handler, AnyHandler::Raw(_));
                     if self.io.core.conns.get(key).is_some() {
                         *self.handlers.place(key.index) = Some(handler);
-                        // Where there is a handshake first, it opens after that.
-                        if raw && !self.io.core.is_handshaking(key) {
+                        // Where there is something to be made first, it opens after that.
+                        if raw && !self.io.core.is_unopened(key) {
                             self.open_raw_handler(key.index, data);
                         }
                     }
@@ -1135,13 +1144,6 @@ impl<D> Context<D> {
 
     fn tell_notice(&mut self, data: &mut D) {
         let Some((key, notice)) = self.io.core.notices.pop_front() else { return };
-        if self.io.core.is_connecting(key) {
-            // The outcome comes first.
-            if let Some(conn) = self.io.core.live(key) {
-                conn.cold().held.push(notice);
-            }
-            return;
-        }
         if !self.io.core.hears(key) {
             return;
         }
@@ -1286,6 +1288,9 @@ impl<D> Context<D> {
                 core.end(index, CloseReason::TimedOut(Timeout::Closing))
             }
             (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
+            (State::Open, Role::Http(_)) if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) => {
+                core.end(index, CloseReason::TimedOut(Timeout::Handshake))
+            }
             (State::Open, Role::Http(_)) => self.http_timer(index),
             // The handshake of its transport is not complete: there is no other phase that has a time.
             (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),

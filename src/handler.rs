@@ -76,7 +76,10 @@ pub trait Protocol<D> {
         true
     }
 
-    /// A TLS handshake has failed. The peer was told by an alert, where there is one. Told to the first protocol of the site.
+    /// A TLS handshake has failed: one side has refused the other, or the peer left
+    /// ([`HandshakeEnded`](crate::tls::TlsError::HandshakeEnded), [`HandshakeIo`](crate::tls::TlsError::HandshakeIo)), also
+    /// without having sent anything, or [`Limits::handshake`](crate::Limits::handshake) was reached. The peer was told by an
+    /// alert, where there is one. Told to the first protocol of the site. Raw connections hear of it by their `closed`.
     #[cfg(feature = "tls")]
     #[doc(alias("SSL_ERROR_SSL", "LWS_CALLBACK_SSL_INFO"))]
     fn handshake_failed(&mut self, peer: &Peer, error: &crate::tls::TlsError, data: &mut D, io: &mut Io<D>) {
@@ -257,6 +260,22 @@ impl CloseReason {
     #[cfg(not(feature = "tls"))]
     pub(crate) fn tls(error: TlsError) -> Self {
         Self::Io(error)
+    }
+
+    /// How a handshake has failed that ends for this reason; `None` if this side has ended it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn in_handshake(&self) -> Option<TlsError> {
+        match self {
+            Self::Tls(error) => Some(error.clone()),
+            Self::Io(error) => Some(TlsError::HandshakeIo(error.kind())),
+            Self::TimedOut(_) => Some(TlsError::HandshakeTimedOut),
+            _ => None,
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn in_handshake(&self) -> Option<TlsError> {
+        None
     }
 }
 

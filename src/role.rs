@@ -42,6 +42,13 @@ pub(crate) struct Listener {
     pub(crate) options: SocketOptions,
 }
 
+impl Listener {
+    /// Whether its connections begin with something that they are to be done with in time: a request, or a handshake.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        !self.sites.is_empty() || matches!(self.secure, Secure::By(_))
+    }
+}
+
 /// Whether connections speak TLS, and by what configuration.
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS there is none"))]
 #[derive(Debug)]

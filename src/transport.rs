@@ -114,6 +114,18 @@ mod none {
             match *self {}
         }
 
+        pub(crate) fn fail_later(&mut self, _: TlsError, _: bool) {
+            match *self {}
+        }
+
+        pub(crate) fn has_failed(&self) -> bool {
+            match *self {}
+        }
+
+        pub(crate) fn take_failure(&mut self) -> Option<(TlsError, bool)> {
+            match *self {}
+        }
+
         pub(crate) fn waiting(&self) -> usize {
             match *self {}
         }

@@ -1,5 +1,8 @@
 //! The budgets that are counts: allocations, bytes, calls to the host, system calls, readings of the clock.
 
+#[cfg(any(feature = "tls-aws-lc-rs", feature = "tls-ring"))]
+#[path = "counts/secure.rs"]
+mod secure;
 #[path = "counts/tally.rs"]
 mod tally;
 
@@ -53,15 +56,17 @@ fn echoing_allocates_nothing() {
 }
 
 /// Heap bytes that each further link costs, all told, when `open` has opened it and it is idle.
-fn bytes_per_link(mut open: impl FnMut(&mut Server) -> Client) -> f64 {
+fn bytes_per_link(open: impl FnMut(&mut Server) -> Client) -> f64 {
+    bytes_per_link_of(4096, Server::new(Limits::default()), open)
+}
+
+fn bytes_per_link_of(most: usize, mut server: Server, mut open: impl FnMut(&mut Server) -> Client) -> f64 {
     const BASE: usize = 64;
-    const LINKS: usize = 4096;
     // Both ends are in this process. Those of the clients get high numbers, as they would have in another one.
     let limit = raise_descriptor_limit();
-    let clients_from = 2 * LINKS as i32;
-    let links = LINKS.min((limit as usize).saturating_sub(2 * LINKS + 200));
+    let clients_from = 2 * most as i32;
+    let links = most.min((limit as usize).saturating_sub(2 * most + 200));
     assert!(links > 1000, "too few descriptors are allowed: {limit}");
-    let mut server = Server::new(Limits::default());
     let mut sockets = Vec::with_capacity(BASE + links);
     let mut open_one = |server: &mut Server| {
         let client = open(server);
@@ -106,6 +111,17 @@ fn an_idle_websocket_costs_208_bytes_at_the_most() {
     });
     println!("{each:.1} bytes per idle WebSocket");
     assert!(each <= 208.0, "{each:.1} bytes per idle WebSocket");
+}
+
+#[cfg(any(feature = "tls-aws-lc-rs", feature = "tls-ring"))]
+#[test]
+fn an_idle_websocket_over_tls_costs_3_kib_at_the_most() {
+    for version in [lodger::tls::Version::Tls13, lodger::tls::Version::Tls12] {
+        let pair = secure::Pair::new(version);
+        let each = bytes_per_link_of(1024, pair.listening(), |server| pair.upgraded(server));
+        println!("{each:.1} bytes per idle WebSocket over {version}");
+        assert!(each <= 3072.0, "{each:.1} bytes per idle WebSocket over {version}");
+    }
 }
 
 #[test]

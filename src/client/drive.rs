@@ -119,7 +119,7 @@ impl<D> Context<D> {
             }
             Speak::Http(first) => {
                 let first = first.take();
-                let told = connecting.told;
+                let told = core.conns.at(conn).is_some_and(|(_, conn)| !conn.unopened);
                 if let Some(Err(error)) = first.map(|request| core.request_on(index, request)) {
                     return self.connect_failed(index, ConnectError::Request(error));
                 }

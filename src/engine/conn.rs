@@ -3,7 +3,7 @@
 use super::link::NO_CONN;
 use super::store::Key;
 use super::timers::TimerId;
-use crate::handler::CloseReason;
+use crate::handler::{CloseReason, Notice};
 
 /// The place of no link: the link is gone, and `closed` is on its way.
 pub(crate) const NO_LINK: u32 = NO_CONN;
@@ -21,6 +21,10 @@ pub(crate) struct Conn {
     pub(crate) writable_wanted: bool,
     /// The timer has expired, and `timer` is on its way.
     pub(crate) timer_due: bool,
+    /// Its handshake is not complete: what it is to hear is held back until `opened`.
+    pub(crate) unopened: bool,
+    /// It counts among the handshakes that are under way.
+    pub(crate) counted: bool,
     /// Its end is decided and `closed` is on its way; nothing but that follows.
     pub(crate) ended: bool,
 }
@@ -36,8 +40,8 @@ pub(crate) struct Cold {
     pub(crate) parent: Option<Key>,
     /// How a client's conn comes to its link.
     pub(crate) connecting: Option<Key>,
-    /// What its handler is to hear once it is connected.
-    pub(crate) held: Vec<crate::handler::Notice>,
+    /// What it hears once it has opened.
+    pub(crate) held: Vec<Notice>,
 }
 
 impl Conn {
@@ -50,6 +54,8 @@ impl Conn {
             cold: None,
             writable_wanted: false,
             timer_due: false,
+            unopened: false,
+            counted: false,
             ended: false,
         }
     }

@@ -37,8 +37,6 @@ pub(crate) struct Connecting {
     stagger: TimerId,
     /// Redirects followed in a row.
     pub(crate) redirects: u8,
-    /// The handler has heard that it is connected.
-    pub(crate) told: bool,
 }
 
 /// What is spoken once the connection stands.
@@ -82,9 +80,9 @@ impl Core {
             deadline: TimerId::NONE,
             stagger: TimerId::NONE,
             redirects: 0,
-            told: false,
         });
         if let Some(conn) = self.conns.get_mut(conn) {
+            conn.unopened = true;
             conn.cold().connecting = Some(key);
         }
         if self.leaving {
@@ -104,8 +102,7 @@ impl Core {
 
     /// Whether the first event of a client's conn is still to come: until then nothing else reaches its handler.
     pub(crate) fn is_connecting(&self, conn: Key) -> bool {
-        let connecting = self.connecting_of(conn).and_then(|key| self.connecting.get(key));
-        connecting.is_some_and(|connecting| !connecting.told)
+        self.is_unopened(conn) && self.connecting_of(conn).is_some()
     }
 
     /// Why nothing can be sent on a conn that has no link.
@@ -365,7 +362,6 @@ impl Core {
     /// The handler hears that it is connected. Only HTTP still needs to know how it came to that.
     pub(crate) fn connected(&mut self, key: Key) {
         let Some(connecting) = self.connecting.get_mut(key) else { return };
-        connecting.told = true;
         let conn = connecting.conn;
         let for_redirects = matches!(connecting.speak, Speak::Http(_));
         let mut deadline = std::mem::take(&mut connecting.deadline);
@@ -373,13 +369,10 @@ impl Core {
         if !for_redirects {
             self.connecting.remove(key);
         }
-        let Some(cold) = self.conns.get_mut(conn).and_then(|conn| conn.cold.as_mut()) else { return };
-        if !for_redirects {
-            cold.connecting = None;
+        if !for_redirects && let Some(conn) = self.conns.get_mut(conn) {
+            conn.cold().connecting = None;
         }
-        for notice in std::mem::take(&mut cold.held) {
-            self.notice(conn, notice);
-        }
+        self.opened(conn);
     }
 
     /// Goes on at another place, over a new connection.
@@ -407,7 +400,7 @@ impl Core {
     /// What the end of a link means for a conn that was not connected by then.
     pub(super) fn connect_reason(&mut self, key: Key, step: Step, reason: CloseReason) -> CloseReason {
         let Some(connecting) = self.connecting.get(key) else { return reason };
-        if connecting.told {
+        if !self.is_unopened(connecting.conn) {
             return reason;
         }
         let error = match reason {
@@ -436,14 +429,14 @@ impl Core {
 
     /// Ends what is not connected yet: the context leaves, or winds up.
     pub(super) fn end_connecting(&mut self) {
-        let unconnected = self.connecting.iter().filter(|(_, connecting)| !connecting.told);
-        let conns: Vec<Key> = unconnected.map(|(_, connecting)| connecting.conn).collect();
+        let conns: Vec<Key> = self.connecting.iter().map(|(_, connecting)| connecting.conn).collect();
+        let conns = conns.into_iter().filter(|conn| self.is_unopened(*conn)).collect::<Vec<_>>();
         for conn in conns {
             self.end_unconnected(conn, CloseReason::Leaving);
         }
     }
 
-    /// Ends a conn that has no connection yet, or one that is not told of.
+    /// Ends a conn that has no connection yet, or one that its handler has not heard of.
     pub(crate) fn end_unconnected(&mut self, conn: Key, reason: CloseReason) {
         let Some(link) = self.conns.get(conn).map(|conn| conn.link) else { return };
         self.end_conn(conn.index, reason, 0);

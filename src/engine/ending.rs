@@ -108,7 +108,7 @@ impl Core {
         let now = self.now();
         let link = self.link(index);
         link.role.set_active(now);
-        let ended = link.tls.as_ref().is_some_and(|tls| tls.peer_has_closed());
+        let ended = link.tls.as_ref().is_some_and(|tls| tls.peer_has_closed() || tls.has_failed());
         // An exchange may have been completed meanwhile, or the peer have said that nothing more comes.
         if link.kept.is_some()
             || link.flags.contains(Flags::BACKLOG)

@@ -396,8 +396,11 @@ impl Core {
         if link.state == State::Ended {
             return;
         }
-        if link.tls.is_some() && self.is_whole(index, &reason) {
-            self.say_end(index);
+        if link.tls.is_some() {
+            self.handshake_may_have_failed(index, &reason);
+            if self.is_whole(index, &reason) {
+                self.say_end(index);
+            }
         }
         let link = self.link(index);
         link.state = State::Ended;
@@ -438,17 +441,25 @@ impl Core {
         self.end(index, reason);
     }
 
-    /// The connection's first request is complete, or never will be.
+    /// The connection's first request, or its handshake if it is a raw one, is complete, or never will be.
     pub(crate) fn left_handshake(&mut self, index: u32) {
-        if let Role::Http(server) = &mut self.link(index).role
-            && std::mem::take(&mut server.first)
-        {
+        let link = self.links.at_mut(index).expect("the caller found it");
+        let counted = match &mut link.role {
+            Role::Http(server) => std::mem::take(&mut server.first),
+            Role::Raw => self.conns.at_mut(link.conn).is_some_and(|conn| std::mem::take(&mut conn.counted)),
+            _ => false,
+        };
+        if counted {
             self.handshakes -= 1;
             self.accept_again();
         }
     }
 
     pub(crate) fn notice(&mut self, conn: Key, notice: Notice) {
+        if let Some(conn) = self.conns.get_mut(conn).filter(|conn| conn.unopened) {
+            conn.cold().held.push(notice);
+            return;
+        }
         self.notices.push_back((conn, notice));
         self.work = true;
     }
@@ -562,7 +573,11 @@ impl Core {
         let stuck = link.flags.contains(Flags::BACKLOG)
             && !link.flags.contains(Flags::TO_RESUME)
             && !link.flags.contains(Flags::PAUSED);
-        if link.state == State::Open && link.flags.contains(Flags::WRITE_FAILED) && stuck {
+        if link.state == State::Open
+            && link.flags.contains(Flags::WRITE_FAILED)
+            && stuck
+            && !self.fail_now(index)
+        {
             self.end(index, CloseReason::PeerEnded);
         }
         self.mark(index);
@@ -1011,7 +1026,7 @@ impl Core {
     /// Accepts one connection of a listener, if accepting is possible now.
     pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
         let link = self.links.at(index).map(|(_, link)| link).filter(|link| link.state == State::Open)?;
-        let handshakes = matches!(&link.role, Role::Listener(listener) if !listener.sites.is_empty());
+        let handshakes = matches!(&link.role, Role::Listener(listener) if listener.has_handshakes());
         if self.links.len() >= self.max_links || (handshakes && self.handshakes >= self.max_handshakes) {
             self.pause_accepting(index);
             return None;

@@ -39,15 +39,35 @@ impl Core {
         self.link(index).tls.as_mut().is_some_and(|tls| tls.take_secured())
     }
 
-    /// Whether the link of a conn has a handshake under way.
-    pub(crate) fn is_handshaking(&self, conn: Key) -> bool {
-        let link = self.conns.get(conn).and_then(|conn| self.links.at(conn.link));
-        link.and_then(|(_, link)| link.tls.as_ref()).is_some_and(|tls| !tls.is_secured())
+    /// Whether a conn opens only when its handshake is complete.
+    pub(crate) fn is_unopened(&self, conn: Key) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.unopened)
+    }
+
+    /// The handshake of a raw connection is complete: its handler hears `opened` now, and what was held back behind that.
+    pub(crate) fn opens(&mut self, index: u32) {
+        self.cancel_phase(index);
+        let conn = self.link(index).conn;
+        if let Some(key) = self.conns.key_at(conn) {
+            self.opened(key);
+        }
+    }
+
+    /// A conn's handler hears that it is open, and from now on whatever else there is.
+    pub(super) fn opened(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.unopened = false;
+        let held = conn.cold.as_mut().map(|cold| std::mem::take(&mut cold.held)).unwrap_or_default();
+        held.into_iter().for_each(|notice| self.notice(key, notice));
     }
 
     /// Reads a link once, and decrypts what came into `plain`.
     pub(super) fn fill_secure(&mut self, index: u32, plain: &mut [u8]) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
+        if link.tls.as_ref().is_some_and(|tls| tls.has_failed()) {
+            // What came before that is with its handler now, and nothing after it counts.
+            return Filled::Nothing;
+        }
         let unsaid = link.tls.as_ref().is_some_and(|tls| tls.waiting() > 0);
         if link.state != State::Open && !unsaid {
             // Nobody wants it any more. What waits for the handshake still does.
@@ -88,7 +108,11 @@ impl Core {
         let begun = tls.choose(server, &mut self.buffers.output);
         let link = self.link(index);
         link.secure(tls);
-        let limit = link.limits.handshake;
+        let (conn, limit) = (link.conn, link.limits.handshake);
+        if let Some(conn) = self.conns.at_mut(conn) {
+            (conn.unopened, conn.counted) = (true, true);
+            self.handshakes += 1;
+        }
         match begun {
             Ok(()) => self.arm_phase(index, limit),
             Err(error) => self.transport_failed(index, error),
@@ -127,6 +151,10 @@ impl Core {
         }
         self.send_records(index);
         if let Some(error) = error {
+            if plain > 0 && self.link(index).state == State::Open {
+                self.fail_later(index, error);
+                return Filled::Bytes(plain);
+            }
             self.transport_failed(index, error);
             return Filled::Nothing;
         }
@@ -142,6 +170,29 @@ impl Core {
             0 => Filled::Nothing,
             plain => Filled::Bytes(plain),
         }
+    }
+
+    /// The transport has failed behind input that is to be heard first. Nothing can be sent from here on.
+    fn fail_later(&mut self, index: u32, error: TlsError) {
+        let link = self.link(index);
+        let writable = !link.flags.raise(Flags::WRITE_FAILED);
+        if let Some(tls) = &mut link.tls {
+            tls.fail_later(error, writable);
+        }
+    }
+
+    /// The input in front of a failure has been handed over: it is told now. False if there is none.
+    pub(crate) fn fail_now(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        let Some((error, writable)) = link.tls.as_mut().and_then(|tls| tls.take_failure()) else {
+            return false;
+        };
+        if writable {
+            // What tells the peer may still wait for room.
+            link.flags.remove(Flags::WRITE_FAILED);
+        }
+        self.transport_failed(index, error);
+        true
     }
 
     /// Whether the peer has closed its direction with the input that was read last, and this was not said yet. It is now.
@@ -236,6 +287,23 @@ impl Core {
         }
         output.clear();
         self.buffers.output = output;
+    }
+
+    /// A link ends: if its handshake is not complete, and the peer or time has put an end to that, its site hears so.
+    pub(super) fn handshake_may_have_failed(&mut self, index: u32, reason: &CloseReason) {
+        let link = self.link(index);
+        let handshaking = link.state == State::Open
+            && link.conn == NO_CONN
+            && link.tls.as_ref().is_some_and(|tls| !tls.is_secured());
+        let peer = link.peer();
+        if let Role::Http(server) = &link.role
+            && handshaking
+            && let Some(error) = reason.in_handshake()
+        {
+            let failed = FailedHandshake { site: server.site, peer, error };
+            self.failed_handshakes.push_back(failed);
+            self.work = true;
+        }
     }
 
     /// The transport has failed: whoever waits hears why, and the peer has been told.

@@ -261,6 +261,7 @@ impl ClientBuilder {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn;
+        config.enable_secret_extraction = provider::gives_keys(&provider);
         config.resumption = match self.resumption {
             true => Resumption::in_memory_sessions(SESSIONS),
             false => Resumption::disabled(),

@@ -101,6 +101,15 @@ pub enum TlsError {
     /// The connection ended without `close_notify` (RFC 8446, section 6.1): what came may have been cut off by an attacker.
     #[doc(alias("SSL_R_UNEXPECTED_EOF_WHILE_READING", "SSL_ERROR_ZERO_RETURN"))]
     Truncated,
+    /// The peer ended the connection before the handshake was complete, without saying why: a client that does not trust the
+    /// certificate may, and so does whatever only looks whether somebody listens.
+    #[doc(alias("SSL_R_UNEXPECTED_EOF_WHILE_READING", "SSL_ERROR_SYSCALL"))]
+    HandshakeEnded,
+    /// Reading failed before the handshake was complete: a reset by the peer, most often.
+    #[doc(alias = "SSL_ERROR_SYSCALL")]
+    HandshakeIo(std::io::ErrorKind),
+    /// The handshake was not complete within [`Limits::handshake`](crate::Limits::handshake).
+    HandshakeTimedOut,
     /// A record is longer than RFC 8446, section 5.2, allows.
     RecordOverflow,
     /// A record or message could not be decrypted, or was changed on its way.
@@ -266,6 +275,9 @@ impl fmt::Display for TlsError {
             Self::Incompatible(error) => write!(f, "the peer does not fit: {error:?}"),
             Self::NotTls => f.write_str("the peer does not speak TLS; plain HTTP, perhaps"),
             Self::Truncated => f.write_str("the connection ended without close_notify: data may be missing"),
+            Self::HandshakeEnded => f.write_str("the peer ended the connection within the handshake"),
+            Self::HandshakeIo(kind) => write!(f, "the connection broke within the handshake: {kind}"),
+            Self::HandshakeTimedOut => f.write_str("the handshake took too long"),
             Self::RecordOverflow => f.write_str("the peer sent a record that is too long"),
             Self::Undecryptable => f.write_str("what the peer sent cannot be decrypted"),
             Self::Malformed(error) => write!(f, "the peer sent a malformed message: {error:?}"),

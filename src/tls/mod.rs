@@ -44,6 +44,7 @@ mod certificate;
 mod client;
 mod config;
 mod error;
+mod established;
 pub(crate) mod expiry;
 mod facts;
 pub(crate) mod hello;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::crypto::cipher::{AeadKey, Iv, NONCE_LEN};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::ProducesTickets;
-use rustls::{CipherSuite, NamedGroup, SupportedProtocolVersion};
+use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::{ConfigError, Version};
 
@@ -114,6 +115,24 @@ pub(super) fn ticketer() -> Result<Option<Arc<dyn ProducesTickets>>, rustls::Err
     #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc-rs")))]
     let ticketer = Ok(None);
     ticketer
+}
+
+/// Whether the keys of every connection can be had, so that it need not be kept as rustls keeps it.
+pub(super) fn gives_keys(provider: &CryptoProvider) -> bool {
+    provider.cipher_suites.iter().all(|suite| {
+        let key = AeadKey::from([0; 32]);
+        match suite {
+            SupportedCipherSuite::Tls13(suite) => {
+                suite.aead_alg.extract_keys(key, Iv::from([0; NONCE_LEN])).is_ok()
+            }
+            SupportedCipherSuite::Tls12(suite) => {
+                let shape = suite.aead_alg.key_block_shape();
+                let (fixed, explicit) = (vec![0; shape.fixed_iv_len], vec![0; shape.explicit_nonce_len]);
+                let whole = fixed.len() + explicit.len() == NONCE_LEN;
+                whole && suite.aead_alg.extract_keys(key, &fixed, &explicit).is_ok()
+            }
+        }
+    })
 }
 
 /// Names of application protocols as they go into a configuration (RFC 7301, section 3.1).

