@@ -81,6 +81,15 @@ impl Role {
         }
     }
 
+    /// The extension that its messages go through.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn extension(&self) -> Option<&crate::ws::extension::Deflated> {
+        match self {
+            Self::WebSocket(websocket) => websocket.extension(),
+            Self::Listener(_) | Self::WakeUp | Self::Descriptor(_) | Self::Raw | Self::Http(_) => None,
+        }
+    }
+
     /// For the application's eyes.
     pub(crate) fn name(&self) -> &'static str {
         match self {
