@@ -244,3 +244,56 @@ impl Forms {
         form
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::Message;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_form_is_made_once_for_each_setting_and_so_is_the_decision_against_one() {
+        let made = Cell::new(0);
+        let forms = Forms::default();
+        let get = |level: u8, shrinks: bool| {
+            forms.get(Setting::new(level, 15, 8), || {
+                made.set(made.get() + 1);
+                shrinks.then(|| Shared::new(Message::Text("form")))
+            })
+        };
+        for _ in 0..100 {
+            assert!(get(1, true).is_some() && get(2, true).is_some() && get(3, false).is_none());
+        }
+        assert_eq!(made.get(), 3);
+        // However many settings there are, no more are kept than so many.
+        for _ in 0..3 {
+            for window_bits in 9..=15 {
+                for level in 1..=9 {
+                    forms.get(Setting::new(level, window_bits, 8), || None);
+                }
+            }
+        }
+        assert_eq!(forms.0.lock().unwrap().len(), FORMS);
+    }
+
+    #[test]
+    fn a_client_offers_what_there_is_memory_for_and_checks_what_was_accepted() {
+        let mut options = Deflate::default();
+        (options.server_no_context_takeover, options.client_no_context_takeover) = (false, false);
+        let each = options.memory(&Parameters::default(), Side::Client);
+        let mut pools = Pools { budget: Budget::new(each), ..Pools::default() };
+        let offered = pools.offered(&options);
+        assert_eq!(offered.offer().to_string(), "permessage-deflate; client_max_window_bits");
+        let deflated = pools.accepted(&offered, [&b"permessage-deflate"[..]]).unwrap().unwrap();
+        assert_eq!((pools.budget.used(), deflated.memory()), (each, 0));
+        let frugal = pools.offered(&options);
+        assert!(frugal.server_no_context_takeover && frugal.client_no_context_takeover);
+        assert!(pools.accepted(&offered, []).unwrap().is_none());
+        let not_offered = pools.accepted(&offered, [&b"mux"[..]]);
+        assert_eq!(not_offered.err(), Some(ResponseError::NotOffered));
+        let not_granted = pools.accepted(&frugal, [&b"permessage-deflate"[..]]);
+        assert_eq!(not_granted.err(), Some(ResponseError::NotGranted));
+        pools.take_back(deflated);
+        assert_eq!(pools.budget.used(), 0);
+    }
+}
