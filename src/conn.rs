@@ -133,6 +133,28 @@ impl<'a, D> Conn<'a, D> {
         self.io.core.send_message(self.id.0, message.into())
     }
 
+    /// Sends one message as [`send`](Self::send) does, uncompressed whatever was agreed on: one that holds a secret beside what
+    /// somebody else has a say in ([`ws::deflate`](crate::ws::deflate)), or is compressed already.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[cfg(feature = "deflate")]
+    #[doc(alias("BREACH", "CRIME", "LWS_WRITE_TEXT"))]
+    pub fn send_uncompressed<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
+        self.io.core.send_uncompressed(self.id.0, message.into())
+    }
+
+    /// permessage-deflate on this connection, to look at and to change; `None` if it was not agreed on.
+    #[cfg(feature = "deflate")]
+    #[doc(alias("lws_set_extension_option", "set_extension_option"))]
+    pub fn deflate(&mut self) -> Option<crate::ws::deflate::Live<'_>> {
+        let index = self.link()?;
+        let core = &mut self.io.core;
+        let Role::WebSocket(websocket) = &mut core.links.at_mut(index)?.role else { return None };
+        websocket.deflated().map(|deflated| crate::ws::deflate::Live::new(deflated, &mut core.pools))
+    }
+
     /// Sends a frame that was encoded once for many, without copying it. While a message in pieces is under way, it waits
     /// for the last of them.
     ///

@@ -14,6 +14,7 @@ use crate::remote::{Command, Remote};
 use crate::resolve::{Resolver, SystemResolver};
 use crate::role::Role;
 use crate::ws;
+use crate::ws::extension::{Pools, Reading, Source};
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -110,6 +111,7 @@ pub struct Builder {
     max_handshakes: usize,
     max_per_address: Option<usize>,
     resolver: Box<dyn Resolver>,
+    pools: Pools,
 }
 
 impl Builder {
@@ -172,11 +174,22 @@ impl Builder {
         self
     }
 
+    /// How many bytes the compressors and decompressors of connections with permessage-deflate may come to take, where they keep
+    /// them for context takeover. Beyond it new connections have no context takeover, and share what all share. Default 64 MiB.
+    #[cfg(feature = "deflate")]
+    #[doc(alias("context takeover", "deflateInit2"))]
+    #[must_use]
+    pub fn max_deflate_memory(mut self, bytes: usize) -> Self {
+        self.pools.budget = ws::deflate::Budget::new(bytes);
+        self
+    }
+
     /// The context.
     pub fn build<D>(self) -> Context<D> {
         let mut core = Core::new(self.net, self.env, self.max_links, self.max_handshakes);
         core.max_per_address = self.max_per_address;
         core.resolver = Some(self.resolver);
+        core.pools = self.pools;
         Context {
             io: Io::new(core),
             handlers: Handlers { pages: Vec::new() },
@@ -708,7 +721,7 @@ impl<D> Context<D> {
         let (conn, timed) = (link.conn, link.flags.contains(Flags::TIMED));
         let Role::WebSocket(websocket) = &link.role else { return (input.len(), Next::More) };
         if !websocket.closing.may_send() {
-            return self.await_close(index, input);
+            return self.await_close(index, input, budget);
         }
         if link.flags.contains(Flags::PAUSED) {
             // In `opened`, with messages right behind the handshake.
@@ -722,80 +735,48 @@ impl<D> Context<D> {
         self.running = conn;
         self.io.core.short = if short { key } else { Key::NONE };
         // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
-        let (mut receiver, settings) = self.io.core.take_receiver(index);
+        let (reading, settings) = self.io.core.take_reading(index, *budget);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
-        let mut used = 0;
-        let next = loop {
-            match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
-                Ok((took, None)) => {
-                    used += took;
-                    break Next::More;
-                }
-                Ok((took, Some(event))) => {
-                    used += took;
-                    deliver(&mut **handler, &mut cx, index, event);
-                }
-                Err(error) => {
-                    used = input.len();
-                    if let ws::ReceiveError::TooLarge(size) = error {
-                        handler.too_large(&mut cx, size);
-                    }
-                    cx.io.core.fail_websocket(index, error);
-                    break Next::More;
-                }
+        let (handler, spare) = (&mut **handler, &mut self.spare);
+        let (used, next, reading) = match reading {
+            Reading::Plain(mut receiver) => {
+                let (used, next) =
+                    deliver_all(&mut receiver, handler, &mut cx, index, input, &settings, spare, budget);
+                (used, next, Reading::Plain(receiver))
             }
-            if std::mem::take(&mut cx.io.core.interrupted) {
-                let link = cx.io.core.link(index);
-                let closing =
-                    matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
-                if link.state != State::Open || closing {
-                    break Next::Again;
+            Reading::Extended(mut extended) => {
+                let (used, next) =
+                    deliver_all(&mut extended, handler, &mut cx, index, input, &settings, spare, budget);
+                *budget = extended.budget_left(*budget);
+                if extended.has_more() && matches!(next, Next::Stop | Next::Later) {
+                    // Though no input may be left: what comes after it has to wait.
+                    self.io.core.link(index).flags.insert(Flags::BACKLOG);
                 }
-                if link.flags.contains(Flags::PAUSED) {
-                    break Next::Stop;
-                }
-            }
-            *budget -= 1;
-            if *budget == 0 {
-                break Next::Later;
-            }
-            if used == input.len() && receiver.is_idle() {
-                break Next::More;
+                (used, next, Reading::Extended(extended))
             }
         };
         self.running = NO_CONN;
-        self.io.core.put_receiver(index, receiver);
+        self.io.core.put_reading(index, reading);
         (used, next)
     }
 
     /// Looks for the peer's answer to our Close. What comes before it is nobody's any more.
     #[cold]
-    fn await_close(&mut self, index: u32, input: &mut [u8]) -> (usize, Next) {
-        let core = &mut self.io.core;
-        let (mut receiver, settings) = core.take_receiver(index);
-        let mut used = 0;
-        let next = loop {
-            match receiver.next_with(&mut input[used..], &settings, &mut self.spare) {
-                Ok((took, Some(ws::Event::Close(close)))) => {
-                    used += took;
-                    let closing = core.closing(index);
-                    core.set_reason(index, ws::role::handshake_reason(closing, close));
-                    core.peer_closed(index, close.map(|close| close.code));
-                    break Next::Again;
-                }
-                Ok((took, Some(_))) => used += took,
-                Ok((took, None)) => {
-                    used += took;
-                    break Next::More;
-                }
-                Err(error) => {
-                    used = input.len();
-                    core.fail_websocket(index, error);
-                    break Next::More;
-                }
+    fn await_close(&mut self, index: u32, input: &mut [u8], budget: &mut u32) -> (usize, Next) {
+        let (reading, settings) = self.io.core.take_reading(index, *budget);
+        let (core, spare) = (&mut self.io.core, &mut self.spare);
+        let (used, next, reading) = match reading {
+            Reading::Plain(mut receiver) => {
+                let (used, next) = drop_until_close(&mut receiver, core, index, input, &settings, spare);
+                (used, next, Reading::Plain(receiver))
+            }
+            Reading::Extended(mut extended) => {
+                let (used, next) = drop_until_close(&mut extended, core, index, input, &settings, spare);
+                *budget = extended.budget_left(*budget);
+                (used, next, Reading::Extended(extended))
             }
         };
-        core.put_receiver(index, receiver);
+        core.put_reading(index, reading);
         (used, next)
     }
 
@@ -1337,6 +1318,7 @@ impl Context {
             max_handshakes: 1024,
             max_per_address: None,
             resolver: Box::new(SystemResolver::new()),
+            pools: Pools::default(),
         }
     }
 }
@@ -1395,6 +1377,99 @@ pub(crate) enum Next {
     Stop,
     /// To go on with the next call.
     Later,
+}
+
+/// Hands over what comes from `source`, until there is no more of it, or something is in the way.
+#[expect(clippy::too_many_arguments, reason = "each is borrowed from another place")]
+#[inline]
+fn deliver_all<D, S: Source>(
+    source: &mut S,
+    handler: &mut dyn ws::Handler<D>,
+    cx: &mut Cx<'_, D>,
+    index: u32,
+    input: &mut [u8],
+    settings: &ws::Settings,
+    spare: &mut ws::Spare,
+    budget: &mut u32,
+) -> (usize, Next) {
+    let mut used = 0;
+    let next = loop {
+        match source.next(&mut input[used..], settings, spare) {
+            Ok((took, None)) => {
+                used += took;
+                break if source.is_exhausted() { Next::Later } else { Next::More };
+            }
+            Ok((took, Some(event))) => {
+                used += took;
+                deliver(handler, cx, index, event);
+            }
+            Err(error) => {
+                used = input.len();
+                if let ws::ReceiveError::TooLarge(size) = error {
+                    handler.too_large(cx, size);
+                }
+                cx.io.core.fail_websocket(index, error);
+                break Next::More;
+            }
+        }
+        if std::mem::take(&mut cx.io.core.interrupted) {
+            let link = cx.io.core.link(index);
+            let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
+            if link.state != State::Open || closing {
+                break Next::Again;
+            }
+            if link.flags.contains(Flags::PAUSED) {
+                break Next::Stop;
+            }
+        }
+        *budget -= 1;
+        if *budget == 0 || source.is_exhausted() {
+            break Next::Later;
+        }
+        if used == input.len() && source.is_idle() {
+            break Next::More;
+        }
+    };
+    (used, next)
+}
+
+/// Drops what comes before the peer's Close.
+fn drop_until_close<S: Source>(
+    source: &mut S,
+    core: &mut Core,
+    index: u32,
+    input: &mut [u8],
+    settings: &ws::Settings,
+    spare: &mut ws::Spare,
+) -> (usize, Next) {
+    let mut used = 0;
+    let next = loop {
+        match source.next(&mut input[used..], settings, spare) {
+            Ok((took, Some(ws::Event::Close(close)))) => {
+                used += took;
+                let closing = core.closing(index);
+                core.set_reason(index, ws::role::handshake_reason(closing, close));
+                core.peer_closed(index, close.map(|close| close.code));
+                break Next::Again;
+            }
+            Ok((took, event)) => {
+                used += took;
+                let is_none = event.is_none();
+                if source.is_exhausted() {
+                    break Next::Later;
+                }
+                if is_none {
+                    break Next::More;
+                }
+            }
+            Err(error) => {
+                used = input.len();
+                core.fail_websocket(index, error);
+                break Next::More;
+            }
+        }
+    };
+    (used, next)
 }
 
 /// Tells a WebSocket's handler of an event, and does what the protocol asks for besides.

@@ -12,6 +12,7 @@ use crate::http1::role::{Output, Phase};
 use crate::net::Peer;
 use crate::role::Role;
 use crate::ws;
+use crate::ws::extension::{Deflate, Deflated};
 use crate::ws::handshake::{self, AcceptKey};
 use crate::ws::role::WebSocket;
 use std::mem::MaybeUninit;
@@ -272,14 +273,23 @@ impl<D> Context<D> {
         let offered = chosen.is_none_or(|name| request.subprotocols().any(|offered| offered == name));
         let mut fields = Fields::new();
         let sound = accept.fields.iter().all(|(name, value)| fields.push(name, value).is_ok());
-        if !offered || !sound || self.io.core.switch_protocols(index, &upgrade.key, chosen, &fields).is_err()
-        {
+        let deflated = self.negotiate(index, accept.deflate, request);
+        let core = &mut self.io.core;
+        let extensions = deflated.as_ref().map(Deflated::field);
+        let (key, extensions) = (&upgrade.key, extensions.as_deref());
+        if !offered || !sound || core.switch_protocols(index, key, chosen, extensions, &fields).is_err() {
+            if let Some(deflated) = deflated {
+                core.pools.take_back(deflated);
+            }
             log::error!(target: "lodger::http", "an upgrade was accepted with a field or a subprotocol that must not be sent");
             return self.answer(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
         }
         // Seen by whoever looks after a panic.
         self.io.core.work = true;
-        let websocket = WebSocket::new(ws::Side::Server, accept.handler.receive());
+        let mut websocket = WebSocket::new(ws::Side::Server, accept.handler.receive());
+        if let Some(deflated) = deflated {
+            websocket.extend(deflated);
+        }
         self.io.core.link(index).role = Role::WebSocket(websocket);
         self.io.core.begin_websocket_timers(index);
         *self.handlers.place(conn.index) = Some(AnyHandler::WebSocket(accept.handler));
@@ -288,6 +298,20 @@ impl<D> Context<D> {
                 handler.opened(cx, request);
             }
         });
+    }
+
+    /// Which extension is agreed on (RFC 6455, section 9.1): `chosen`, or that of the site, if the client offers it.
+    fn negotiate(
+        &mut self,
+        index: u32,
+        chosen: Option<Option<Deflate>>,
+        request: &Request<'_>,
+    ) -> Option<Deflated> {
+        let core = &mut self.io.core;
+        let site = core.server(index)?.site;
+        let options = chosen.unwrap_or_else(|| core.sites.get(site)?.policy.deflate)?;
+        let offers: Vec<&[u8]> = request.field_all("Sec-WebSocket-Extensions").collect();
+        core.pools.accept(&options, offers.iter().copied())
     }
 
     /// The handler has the exchange.

@@ -180,6 +180,9 @@ pub struct LinkInfo<'a> {
     pub waits_for: &'static str,
     /// The conversation that goes on, if one does.
     pub conn: Option<ConnId>,
+    /// Payload before and after permessage-deflate, where that was agreed on.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<crate::ws::deflate::Volume>,
 }
 
 impl<D> Io<D> {
@@ -323,6 +326,41 @@ impl<D> Io<D> {
             at += usize::from(self.core.member(protocol.0, at) == Some(conn));
         }
         sent
+    }
+
+    // Compressed messages.
+
+    /// permessage-deflate in all connections. Looks at each of them.
+    #[cfg(feature = "deflate")]
+    pub fn deflate_metrics(&self) -> crate::ws::deflate::Metrics {
+        let pools = &self.core.pools;
+        let mut metrics = pools.metrics();
+        for deflated in self.core.links.iter().filter_map(|(_, link)| link.role.extension()) {
+            metrics.connections += 1;
+            metrics.memory += deflated.memory();
+            metrics.volume += deflated.volume();
+        }
+        metrics
+    }
+
+    /// Gives up every compressor and decompressor that is not needed at this moment: those that connections share, and those
+    /// that connections with context takeover have for sending ([`Live::release`](crate::ws::deflate::Live::release)). They
+    /// are made anew when they are needed.
+    #[cfg(feature = "deflate")]
+    #[doc(alias = "deflateEnd")]
+    pub fn release_deflate_memory(&mut self) {
+        let links: Vec<u32> = self.core.links.iter().map(|(key, _)| key.index).collect();
+        let core = &mut self.core;
+        for index in links {
+            if let Some(link) = core.links.at_mut(index)
+                && let Role::WebSocket(websocket) = &mut link.role
+                && let Some(deflated) = websocket.deflated()
+            {
+                deflated.deflater.release(&mut core.pools.compressors);
+            }
+        }
+        core.pools.compressors.clear();
+        core.pools.decompressors.clear();
     }
 
     // Sites and listeners.
@@ -854,6 +892,8 @@ impl<D> Io<D> {
                 age: Duration::from_secs(now.as_secs().saturating_sub(link.created.into())),
                 waits_for: crate::engine::waits_for(link),
                 conn: conn.map(|(key, _)| ConnId(key)),
+                #[cfg(feature = "deflate")]
+                deflate: link.role.extension().map(|deflated| deflated.volume()),
             })
         })
     }

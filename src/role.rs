@@ -105,6 +105,15 @@ impl Role {
         }
     }
 
+    /// The extension that its messages go through.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn extension(&self) -> Option<&crate::ws::extension::Deflated> {
+        match self {
+            Self::WebSocket(websocket) => websocket.extension(),
+            _ => None,
+        }
+    }
+
     /// For the application's eyes.
     pub(crate) fn name(&self) -> &'static str {
         match self {

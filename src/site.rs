@@ -5,6 +5,7 @@ use crate::handler::Protocol;
 use crate::http::same_authority;
 use crate::limits::Limits;
 use crate::transport::Server;
+use crate::ws::extension::Deflate;
 use std::rc::Rc;
 
 /// What a listener offers: one or more protocols, which origins and Host names it answers to, and its limits.
@@ -61,7 +62,8 @@ pub struct ProtocolId(pub(crate) Key);
 impl<D> Site<D> {
     /// A site without protocols; it needs at least one before it can serve.
     pub fn new() -> Self {
-        let policy = Policy { origins: Origins::Same, hosts: None, limits: Rc::default(), tls: None };
+        let policy =
+            Policy { origins: Origins::Same, hosts: None, limits: Rc::default(), tls: None, deflate: None };
         Self { protocols: Vec::new(), policy }
     }
 
@@ -98,6 +100,19 @@ impl<D> Site<D> {
         self
     }
 
+    /// Has the site's WebSockets compress their messages with the clients that offer it (permessage-deflate, RFC 7692), in this
+    /// way unless [`ws::Accept::deflate`](crate::ws::Accept::deflate) says otherwise. Default: off.
+    ///
+    /// A message that holds a secret beside what an attacker has a say in gives the secret away by its length once it is
+    /// compressed: see [`ws::deflate`](crate::ws::deflate).
+    #[cfg(feature = "deflate")]
+    #[doc(alias("lws_extension", "permessage-deflate", "extensions", "LWS_SERVER_OPTION_ENABLE_PMD"))]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        self.policy.deflate = Some(deflate);
+        self
+    }
+
     /// The limits of the site's connections.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -118,6 +133,8 @@ pub(crate) struct Policy {
     pub(crate) hosts: Option<Vec<String>>,
     pub(crate) limits: Rc<Limits>,
     pub(crate) tls: Option<Server>,
+    /// How messages are compressed, if they are.
+    pub(crate) deflate: Option<Deflate>,
 }
 
 impl Policy {
@@ -182,7 +199,7 @@ mod tests {
 
     fn policy(origins: Origins, hosts: Option<&[&str]>) -> Policy {
         let hosts = hosts.map(|hosts| hosts.iter().map(|&name| name.to_owned()).collect());
-        Policy { origins, hosts, limits: Rc::default(), tls: None }
+        Policy { origins, hosts, limits: Rc::default(), tls: None, deflate: None }
     }
 
     #[test]

@@ -89,3 +89,37 @@ fn a_page_comes_from_a_server_of_ours() {
     world.run(&mut context, &mut state);
     assert_eq!(state.log, ["connected", "response 200 OK", "body page", "closed: exchange complete"]);
 }
+
+#[cfg(feature = "deflate")]
+#[test]
+fn messages_are_compressed_both_ways_where_both_want_it() {
+    use lodger::ws::deflate::Deflate;
+    let mut world = World::new(1);
+    let mut context: Context<State> = world.builder().build();
+    let mut state = State::default();
+    let site = context.io().add_site(Site::new().protocol("", accept).deflate(Deflate::default()));
+    context.io().listen(Listen::tcp(([127, 0, 0, 1], 80)), site).unwrap();
+    struct Long(usize);
+    impl ws::Handler<State> for Long {
+        fn connected(&mut self, cx: &mut Cx<'_, State>, response: &http::ResponseHead<'_>) -> bool {
+            assert!(response.field("Sec-WebSocket-Extensions").is_some());
+            let _ = cx.send(&*"again and ".repeat(1000));
+            true
+        }
+
+        fn message(&mut self, cx: &mut Cx<'_, State>, message: ws::Message<'_>) {
+            assert_eq!(message.as_bytes(), "again and ".repeat(1000).as_bytes());
+            self.0 += 1;
+            if self.0 < 3 {
+                let _ = cx.send(message);
+                return;
+            }
+            let received = cx.io.links().map(|link| link.received).max();
+            cx.data.log.push(format!("few bytes: {}", received < Some(2000)));
+            cx.close();
+        }
+    }
+    context.io().connect(Connect::to("ws://localhost/").deflate(Deflate::default()), Box::new(Long(0)));
+    world.run(&mut context, &mut state);
+    assert_eq!(state.log, ["few bytes: true"]);
+}

@@ -1,6 +1,7 @@
 //! The echo server that test suites run against: WebSocket on every path, and an HTTP origin that answers `GET /` and
 //! returns what is posted to it.
 
+use lodger::ws::Deflate;
 use lodger::{
     Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, tls, ws,
 };
@@ -58,7 +59,11 @@ usage: echo [options]
   --tls-key FILE        its private key, in PEM
   --tls-self-signed     speak TLS with a certificate made for this run, for localhost
   --max-message BYTES   longest message (default 16777216)
-  --streamed            echo fragments as they come, not whole messages";
+  --streamed            echo fragments as they come, not whole messages
+  --deflate[=OPTIONS]   compress messages with clients that offer it; of these, with commas between:
+                          level=1..9  threshold=BYTES  mem_level=1..9
+                          server_context_takeover  client_context_takeover
+                          server_max_window_bits=8..15  client_max_window_bits=8..15";
 
 /// What the command line says.
 struct Options {
@@ -67,6 +72,7 @@ struct Options {
     run: Run,
     max_message: usize,
     streamed: bool,
+    deflate: Option<Deflate>,
 }
 
 enum Place {
@@ -87,6 +93,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let limits = Limits { message: options.max_message, ..Limits::default() };
     let accept = move |request: &Request<'_>, _: &mut (), _: &mut Io| accept(request, streamed);
     let mut site = Site::new().protocol("echo", accept).origins(Origins::Any).limits(limits);
+    if let Some(deflate) = options.deflate {
+        site = site.deflate(deflate);
+    }
     let mut listen = match options.listen {
         Place::Tcp(address) => Listen::tcp(address),
         Place::Unix(path) => Listen::unix(path),
@@ -112,6 +121,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         run: loops::poll::run,
         max_message: Limits::default().message,
         streamed: false,
+        deflate: None,
     };
     let mut arguments = arguments;
     let (mut chain, mut key) = (None, None);
@@ -125,6 +135,10 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--tls-self-signed" => options.tls = Some(self_signed().map_err(|error| error.to_string())?),
             "--max-message" => options.max_message = value()?.parse().map_err(|_| "not a number of bytes")?,
             "--streamed" => options.streamed = true,
+            "--deflate" => options.deflate = Some(Deflate::default()),
+            other if other.starts_with("--deflate=") => {
+                options.deflate = Some(deflate(&other["--deflate=".len()..])?);
+            }
             other => return Err(format!("no such option: {other}")),
         }
     }
@@ -137,6 +151,26 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         _ => return Err("--tls-cert and --tls-key go together".into()),
     }
     Ok(options)
+}
+
+fn deflate(options: &str) -> Result<Deflate, String> {
+    let mut deflate = Deflate::default();
+    for option in options.split(',') {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let number = || value.parse::<usize>().map_err(|_| format!("not a number: {option}"));
+        let small = || value.parse::<u8>().map_err(|_| format!("not a number up to 255: {option}"));
+        match name {
+            "level" => deflate.level = small()?,
+            "threshold" => deflate.threshold = number()?,
+            "mem_level" => deflate.mem_level = small()?,
+            "server_context_takeover" => deflate.server_no_context_takeover = false,
+            "client_context_takeover" => deflate.client_no_context_takeover = false,
+            "server_max_window_bits" => deflate.server_max_window_bits = small()?,
+            "client_max_window_bits" => deflate.client_max_window_bits = small()?,
+            _ => return Err(format!("no such option of --deflate: {option}")),
+        }
+    }
+    Ok(deflate)
 }
 
 /// A certificate that nobody has reason to trust, for trying things out.

@@ -4,6 +4,7 @@ use super::{Host, Proxy, Scheme, Url, UrlError};
 use crate::http::{Fields, RequestError, is_managed_in_requests, is_target};
 use crate::limits::Limits;
 use crate::net::{Keepalive, Peer};
+use crate::ws::extension::Deflate;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct Connect {
     pub(crate) redirects: u8,
     pub(crate) limits: Rc<Limits>,
     pub(crate) options: Options,
+    /// The extension to offer.
+    pub(crate) extension: Option<Deflate>,
 }
 
 /// What is set on the socket.
@@ -104,6 +107,7 @@ impl Connect {
             redirects: 5,
             limits: Rc::default(),
             options: Options::default(),
+            extension: None,
         }
     }
 
@@ -144,6 +148,16 @@ impl Connect {
     #[must_use]
     pub fn subprotocol(mut self, name: &str) -> Self {
         self.subprotocols.push(name.to_owned());
+        self
+    }
+
+    /// Offers permessage-deflate (RFC 7692). Default: not offered. Where there is no memory for context takeover
+    /// ([`Builder::max_deflate_memory`](crate::Builder::deflate_memory)), it is offered without.
+    #[cfg(feature = "deflate")]
+    #[doc(alias("permessage-deflate", "lws_extension", "LWS_CALLBACK_CLIENT_CONFIRM_EXTENSION_SUPPORTED"))]
+    #[must_use]
+    pub fn deflate(mut self, options: crate::ws::deflate::Deflate) -> Self {
+        self.extension = Some(options);
         self
     }
 

@@ -17,6 +17,7 @@ use crate::http1::client::Phase;
 use crate::role::Role;
 use crate::transport::Tls;
 use crate::ws::Side;
+use crate::ws::extension::{Deflate, Deflated};
 use crate::ws::opening::{self, ClientKey};
 use crate::ws::role::WebSocket;
 use std::mem::MaybeUninit;
@@ -147,16 +148,27 @@ impl<D> Context<D> {
         let host = connect.host.as_deref().unwrap_or(&url.authority);
         let fields = connect.request_fields().map_err(ConnectError::Request)?;
         let (origin, subprotocols) = (connect.origin.as_deref(), &connect.subprotocols);
+        let offered = connect.extension.map(|options| core.pools.offered(&options));
+        let extensions = offered.map(|options| options.offer().to_string());
+        let extensions = extensions.as_deref();
         let mut head = core.pool.take();
-        let asked =
-            opening::request(&mut head, &url.target, host, &client_key, origin, subprotocols, None, &fields);
+        let asked = opening::request(
+            &mut head,
+            &url.target,
+            host,
+            &client_key,
+            origin,
+            subprotocols,
+            extensions,
+            &fields,
+        );
         if asked.is_ok() {
             core.push(index, &head, &[]);
         }
         core.pool.give(head);
         asked.map_err(ConnectError::Request)?;
         if let Some(client) = core.client(index) {
-            client.phase = Phase::Opening(client_key);
+            client.phase = Phase::Opening(client_key, offered);
         }
         Ok(())
     }
@@ -189,7 +201,7 @@ impl<D> Context<D> {
         match client.phase {
             Phase::Proxy(_) => self.ask_proxy(index, input, data),
             Phase::Securing => (0, Next::Stop),
-            Phase::Opening(_) | Phase::Response => {
+            Phase::Opening(..) | Phase::Response => {
                 *budget = budget.saturating_sub(1);
                 self.read_answer(index, input, data)
             }
@@ -247,7 +259,7 @@ impl<D> Context<D> {
 
     fn answered(&mut self, index: u32, answer: &Answer<'_>, data: &mut D) {
         let Some(client) = self.io.core.client(index) else { return };
-        let opening = matches!(client.phase, Phase::Opening(_));
+        let opening = matches!(client.phase, Phase::Opening(..));
         match answer.status.code() {
             101 if opening => self.websocket_opened(index, answer, data),
             // Nobody has asked for another protocol (RFC 9110, section 15.2.2).
@@ -310,16 +322,21 @@ impl<D> Context<D> {
         let Some((_, link)) = core.links.at(index) else { return };
         let conn = link.conn;
         let Role::Client(client) = &link.role else { return };
-        let Phase::Opening(key) = &client.phase else { return };
-        let connecting = client.connecting;
+        let Phase::Opening(key, offered) = &client.phase else { return };
+        let (connecting, offered) = (client.connecting, *offered);
         let Some(facts) = core.connecting.get(connecting) else { return };
-        if let Err(error) = opening::check(answer, key, &facts.connect.subprotocols, false) {
+        if let Err(error) = opening::check(answer, key, &facts.connect.subprotocols, offered.is_some()) {
             return self.connect_failed(index, ConnectError::Handshake(error));
         }
         let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else { return };
-        let receive = handler.receive();
+        let mut websocket = WebSocket::new(Side::Client, handler.receive());
+        match self.accepted(offered, answer) {
+            Ok(Some(deflated)) => websocket.extend(deflated),
+            Ok(None) => {}
+            Err(error) => return self.connect_failed(index, error),
+        }
         let core = &mut self.io.core;
-        core.link(index).role = Role::WebSocket(WebSocket::new(Side::Client, receive));
+        core.link(index).role = Role::WebSocket(websocket);
         core.begin_websocket_timers(index);
         let conn_key = core.conns.key_at(conn);
         // Until the handler has had its say it is not connected, so that a refusal counts as one.
@@ -335,6 +352,23 @@ impl<D> Context<D> {
         } else if let Some(conn) = conn_key {
             core.connect_failed(conn, ConnectError::Rejected);
         }
+    }
+
+    /// The extension that was agreed on, of what was offered.
+    #[cfg(feature = "deflate")]
+    fn accepted(
+        &mut self,
+        offered: Option<Deflate>,
+        answer: &Answer<'_>,
+    ) -> Result<Option<Deflated>, ConnectError> {
+        let Some(offered) = offered else { return Ok(None) };
+        let values = answer.field_all("Sec-WebSocket-Extensions");
+        self.io.core.pools.accepted(&offered, values).map_err(ConnectError::Extension)
+    }
+
+    #[cfg(not(feature = "deflate"))]
+    fn accepted(&mut self, _: Option<Deflate>, _: &Answer<'_>) -> Result<Option<Deflated>, ConnectError> {
+        Ok(None)
     }
 
     // Redirects.
@@ -448,7 +482,7 @@ impl<D> Context<D> {
             Phase::Response if client.used || client.seen > 0 || link.kept.is_some() => {
                 self.exchange_failed(index, ExchangeError::Truncated);
             }
-            Phase::Proxy(_) | Phase::Securing | Phase::Opening(_) | Phase::Idle | Phase::Response => {
+            Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) | Phase::Idle | Phase::Response => {
                 core.end(index, CloseReason::PeerEnded);
             }
         }
@@ -471,7 +505,7 @@ impl<D> Context<D> {
                 }
                 core.abort(index, CloseReason::TimedOut(Timeout::BodyStall));
             }
-            Phase::Content | Phase::Proxy(_) | Phase::Securing | Phase::Opening(_) | Phase::Idle => {}
+            Phase::Content | Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) | Phase::Idle => {}
         }
     }
 }

@@ -71,6 +71,10 @@ pub enum ConnectError {
         "HS: EXT: unknown ext"
     ))]
     Handshake(OpeningError),
+    /// The server answered 101 with permessage-deflate as it was not offered (RFC 7692, section 5.1).
+    #[cfg(feature = "deflate")]
+    #[doc(alias = "HS: EXT: failed parsing")]
+    Extension(crate::ws::deflate::ResponseError),
     /// What the server answered to the opening handshake is no response, or one that cannot be followed.
     #[doc(alias("HS: redirect", "HS: header too long"))]
     Exchange(ExchangeError),
@@ -179,6 +183,8 @@ impl ConnectError {
             Self::Tls(error) => matches!(error, crate::tls::TlsError::Truncated),
             #[cfg(feature = "tls")]
             Self::TlsConfig(_) => false,
+            #[cfg(feature = "deflate")]
+            Self::Extension(_) => false,
             Self::Url(_) | Self::Request(_) | Self::NoTls | Self::Handshake(_) | Self::Rejected => false,
         }
     }
@@ -205,6 +211,8 @@ impl fmt::Display for ConnectError {
                 write!(f, "the server answered {} to the opening handshake", refusal.status)
             }
             Self::Handshake(error) => write!(f, "the opening handshake failed: {error}"),
+            #[cfg(feature = "deflate")]
+            Self::Extension(error) => write!(f, "the opening handshake failed: {error}"),
             Self::Exchange(error) => error.fmt(f),
             Self::Rejected => f.write_str("the handler would not have the connection"),
             Self::TimedOut { step, attempts } => {
@@ -241,6 +249,8 @@ impl std::error::Error for ConnectError {
             #[cfg(feature = "tls")]
             Self::TlsConfig(error) => Some(error),
             Self::Handshake(error) => Some(error),
+            #[cfg(feature = "deflate")]
+            Self::Extension(error) => Some(error),
             Self::Exchange(error) => Some(error),
             Self::Lost { error, .. } => error.as_ref().map(|error| error as _),
             Self::NoTls | Self::Status(_) | Self::Rejected | Self::TimedOut { .. } | Self::Full => None,

@@ -167,6 +167,11 @@ impl Core {
         {
             path.remove();
         }
+        if let Role::WebSocket(websocket) = &mut link.role
+            && let Some(deflated) = websocket.take_deflated()
+        {
+            self.pools.take_back(*deflated);
+        }
         self.left_site(&link);
         self.left_address(&link);
         self.accept_again();

@@ -29,7 +29,7 @@ pub(crate) fn waits_for(link: &Link) -> &'static str {
         (State::Open, Role::Client(client)) => match &client.phase {
             ClientPhase::Proxy(_) => "the proxy",
             ClientPhase::Securing => "the TLS handshake",
-            ClientPhase::Opening(_) => "the answer to the opening handshake",
+            ClientPhase::Opening(..) => "the answer to the opening handshake",
             ClientPhase::Idle => "a request to send",
             ClientPhase::Response => "a response",
             ClientPhase::Content => "the content of a response",

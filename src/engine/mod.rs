@@ -20,6 +20,7 @@ use crate::resolve::{Found, LookupId, ResolveError, Resolver};
 use crate::role::Role;
 use crate::site::Policy;
 use crate::transport::TlsError;
+use crate::ws::extension::Pools;
 use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
 use connect::{Asker, Connecting};
@@ -145,6 +146,8 @@ pub(crate) struct Core {
     pub(crate) protocols: Store<ProtocolFacts>,
     pub(crate) timers: Timers,
     pub(crate) pool: Pool,
+    /// What connections with an extension share.
+    pub(crate) pools: Pools,
     /// What links with a transport share.
     buffers: crate::transport::Buffers,
     /// Handshakes that may go on in this turn.
@@ -211,6 +214,7 @@ impl Core {
             protocols: Store::new(),
             timers: Timers::new(),
             pool: Pool::default(),
+            pools: Pools::default(),
             buffers: crate::transport::Buffers::default(),
             handshakes_left: secure::HANDSHAKES_PER_TURN,
             fds: Vec::new(),

@@ -14,6 +14,7 @@ use crate::error::SendError;
 use crate::handler::{Flow, Notice};
 use crate::http::{ClientRequest, Content, Fields, RequestError};
 use crate::role::Role;
+use crate::ws::extension::Deflate;
 use crate::ws::opening::ClientKey;
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub(crate) enum Phase {
     Proxy(Box<Negotiation>),
     /// The TLS handshake is under way, or is about to begin.
     Securing,
-    /// The opening handshake of WebSocket was sent.
-    Opening(ClientKey),
+    /// The opening handshake of WebSocket was sent, with this extension offered.
+    Opening(ClientKey, Option<Deflate>),
     /// No request is under way.
     Idle,
     /// A response is awaited.

@@ -131,9 +131,11 @@ pub(crate) fn switching(
     out: &mut Vec<u8>,
     accept_key: &str,
     subprotocol: Option<&str>,
+    extensions: Option<&str>,
     extra: &Fields,
 ) -> Result<(), ResponseError> {
-    const OWN: [&str; 3] = ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"];
+    const OWN: [&str; 4] =
+        ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"];
     let own = |name: &str| is_managed(name) || OWN.iter().any(|known| known.eq_ignore_ascii_case(name));
     if extra.iter().any(|(name, _)| own(name)) {
         return Err(ResponseError::Managed);
@@ -149,6 +151,9 @@ pub(crate) fn switching(
     field(out, b"", accept_key.as_bytes());
     if let Some(subprotocol) = subprotocol {
         field(out, b"Sec-WebSocket-Protocol: ", subprotocol.as_bytes());
+    }
+    if let Some(extensions) = extensions {
+        field(out, b"Sec-WebSocket-Extensions: ", extensions.as_bytes());
     }
     out.extend_from_slice(extra.lines());
     out.extend_from_slice(b"\r\n");
@@ -350,17 +355,24 @@ mod tests {
         let mut out = Vec::new();
         let mut extra = Fields::new();
         extra.push("X-A", "b").unwrap();
-        switching(&mut out, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), &extra).unwrap();
+        switching(&mut out, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Some("chat"), Some("mux; a=1"), &extra).unwrap();
         let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\nX-A: b\r\n\r\n";
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+            Sec-WebSocket-Extensions: mux; a=1\r\nX-A: b\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
 
         let mut out = Vec::new();
-        assert!(switching(&mut out, "k", Some("a\r\nb"), &Fields::new()).is_err());
-        for name in ["Connection", "sec-websocket-accept", "Content-Length", "Sec-WebSocket-Protocol"] {
+        assert!(switching(&mut out, "k", Some("a\r\nb"), None, &Fields::new()).is_err());
+        for name in [
+            "Connection",
+            "sec-websocket-accept",
+            "Content-Length",
+            "Sec-WebSocket-Protocol",
+            "sec-websocket-extensions",
+        ] {
             let mut extra = Fields::new();
             extra.push(name, "x").unwrap();
-            assert_eq!(switching(&mut out, "k", None, &extra), Err(ResponseError::Managed), "{name}");
+            assert_eq!(switching(&mut out, "k", None, None, &extra), Err(ResponseError::Managed), "{name}");
         }
         assert!(out.is_empty());
     }

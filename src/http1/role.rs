@@ -404,10 +404,11 @@ impl Core {
         index: u32,
         key: &AcceptKey,
         subprotocol: Option<&str>,
+        extensions: Option<&str>,
         fields: &Fields,
     ) -> Result<(), ResponseError> {
         let mut head = self.pool.take();
-        let result = encode::switching(&mut head, key.as_str(), subprotocol, fields);
+        let result = encode::switching(&mut head, key.as_str(), subprotocol, extensions, fields);
         if result.is_ok() {
             self.push(index, &head, &[]);
         }

@@ -212,7 +212,7 @@ const MAX_HEADER: usize = 14;
 
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const MASK: u8 = 0x80;
-const RSV: u8 = 0x70;
+pub(crate) const RSV: u8 = 0x70;
 
 #[cfg(test)]
 mod tests {

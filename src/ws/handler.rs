@@ -1,5 +1,6 @@
 //! What an application writes for one WebSocket connection.
 
+use super::extension::Deflate;
 use super::{CloseFrame, Message, Piece, Receive, TooLarge};
 use crate::context::{ConnId, Cx};
 use crate::handler::Closed;
@@ -133,12 +134,14 @@ pub struct Accept<D> {
     pub(crate) handler: Box<dyn Handler<D>>,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) subprotocol: Option<Option<String>>,
+    /// What is said instead of the site's.
+    pub(crate) deflate: Option<Option<Deflate>>,
 }
 
 impl<D> Accept<D> {
     /// The connection with this handler.
     pub fn new(handler: impl Handler<D> + 'static) -> Self {
-        Self { handler: Box::new(handler), fields: Vec::new(), subprotocol: None }
+        Self { handler: Box::new(handler), fields: Vec::new(), subprotocol: None, deflate: None }
     }
 
     /// Adds a field to the response: a cookie, for one. What the handshake itself says cannot be added; a field with a
@@ -154,6 +157,17 @@ impl<D> Accept<D> {
     #[must_use]
     pub fn subprotocol(mut self, name: Option<&str>) -> Self {
         self.subprotocol = Some(name.map(str::to_owned));
+        self
+    }
+
+    /// How this connection is to compress its messages, if the client offers that; `None`: not at all. Without this call it is as
+    /// the site says ([`Site::deflate`](crate::Site::deflate)). What the client offers is in the request, in
+    /// `Sec-WebSocket-Extensions`.
+    #[cfg(feature = "deflate")]
+    #[doc(alias("LWS_CALLBACK_CONFIRM_EXTENSION_OKAY", "LWS_CALLBACK_WS_EXT_DEFAULTS"))]
+    #[must_use]
+    pub fn deflate(mut self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.deflate = Some(deflate.into());
         self
     }
 }

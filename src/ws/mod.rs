@@ -50,6 +50,7 @@ mod close;
 #[cfg(feature = "deflate")]
 pub mod deflate;
 mod error;
+pub(crate) mod extension;
 #[cfg(feature = "deflate")]
 mod extensions;
 mod frame;
@@ -65,6 +66,8 @@ mod handler;
 pub(crate) mod role;
 mod shared;
 
+#[cfg(feature = "deflate")]
+pub use deflate::Deflate;
 pub use handler::{Accept, Handler};
 pub use shared::Shared;
 

@@ -128,6 +128,12 @@ impl Receiver {
         self.message.is_none()
     }
 
+    /// Whether an extension has more to give without more input.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn has_more(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.encoded == Some(Next::Again))
+    }
+
     /// How long the next short frame may be; `None` while none is possible, since a message is under way, or is to be handed out in
     /// pieces, or nothing is read any more.
     #[inline]
@@ -169,7 +175,12 @@ impl Receiver {
             let step = self.step(&mut input[start..], settings, spare, &mut extension);
             match step.map_err(|error| self.fail(error))? {
                 Step::Starved => return Ok((start, None)),
-                Step::Used(used) => start += used,
+                Step::Used(used) => {
+                    start += used;
+                    if extension.is_exhausted() {
+                        return Ok((start, None));
+                    }
+                }
                 Step::Found(used, found) => break (start + used, found),
             }
         };
@@ -287,6 +298,11 @@ pub(super) trait Incoming<'a> {
 
     /// Takes what comes next of a message's payload; `last` says that the message ends with `input`.
     fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError>;
+
+    /// Whether it has made as much as it may for now.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
 
     /// What the last call of `decode` made of it.
     fn decoded(&self) -> &[u8];

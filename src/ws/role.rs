@@ -1,5 +1,6 @@
 //! WebSocket on a link: what is sent, and when the connection closes.
 
+use super::extension::{Deflated, Reading};
 use super::frame::{FIN, MAX_CONTROL};
 use super::{
     CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Receive,
@@ -20,6 +21,8 @@ pub(crate) struct WebSocket {
     pub(crate) closing: Closing,
     pub(crate) receive: Receive,
     side: Side,
+    /// Its messages go out as they are, apart from their headers.
+    is_plain: bool,
     sender: Sender,
     cold: Option<Box<Cold>>,
 }
@@ -37,6 +40,8 @@ struct Cold {
     last_message: Tick,
     /// When anything was last received.
     active: Tick,
+    /// The extension that was agreed on.
+    deflated: Option<Box<Deflated>>,
 }
 
 impl WebSocket {
@@ -47,6 +52,7 @@ impl WebSocket {
             closing: Closing::Open,
             receive,
             side,
+            is_plain: side == Side::Server,
             sender: Sender::new(),
             cold: None,
         }
@@ -68,10 +74,25 @@ impl WebSocket {
         }
     }
 
-    /// Whether its messages go out as they are, apart from their headers.
-    #[inline]
-    fn sends_plainly(&self) -> bool {
-        self.side == Side::Server
+    /// Messages go through this extension from here on.
+    pub(crate) fn extend(&mut self, deflated: Deflated) {
+        self.is_plain = false;
+        self.cold().deflated = Some(Box::new(deflated));
+    }
+
+    pub(crate) fn deflated(&mut self) -> Option<&mut Deflated> {
+        self.cold.as_mut()?.deflated.as_deref_mut()
+    }
+
+    /// The same to look at.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn extension(&self) -> Option<&Deflated> {
+        self.cold.as_ref()?.deflated.as_deref()
+    }
+
+    /// The connection is gone, and with it what its extension has.
+    pub(crate) fn take_deflated(&mut self) -> Option<Box<Deflated>> {
+        self.cold.as_mut()?.deflated.take()
     }
 
     #[inline]
@@ -97,7 +118,7 @@ impl Link {
             && !self.output_over()
             && websocket.closing.may_send()
             && !websocket.sender.in_message()
-            && websocket.sends_plainly()
+            && websocket.is_plain
     }
 }
 
@@ -111,6 +132,12 @@ fn gather_short(out: &mut Gathered, message: Message<'_>) -> bool {
     }
     let [high, low] = (payload.len() as u16).to_be_bytes();
     payload.len() < DIRECT && out.push(&[first, 126, high, low], payload)
+}
+
+/// The header of a message in one frame.
+#[inline]
+fn header_of(message: Message<'_>) -> Header {
+    Header::whole(message.kind().opcode(), message.len())
 }
 
 impl Core {
@@ -151,7 +178,19 @@ impl Core {
             return Err(SendError::InMessage);
         }
         self.message_passed(index);
-        Ok(self.push_message(index, message.kind(), message.as_bytes()))
+        Ok(self.push_data(index, header_of(message), message.as_bytes()))
+    }
+
+    /// Sends a message as it is, whatever was agreed on.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn send_uncompressed(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
+        let (index, link) = self.sendable(conn)?;
+        if websocket(link).is_some_and(|websocket| websocket.sender.in_message()) {
+            return Err(SendError::InMessage);
+        }
+        self.short = Key::NONE;
+        self.message_passed(index);
+        Ok(self.push_frame(index, header_of(message), message.as_bytes()))
     }
 
     pub(crate) fn send_shared(&mut self, conn: Key, frame: &Shared) -> Result<Flow, SendError> {
@@ -189,7 +228,7 @@ impl Core {
         };
         self.short = Key::NONE;
         self.message_passed(index);
-        let flow = self.push_frame(index, header, payload);
+        let flow = self.push_data(index, header, payload);
         Ok(held.iter().fold(flow, |_, frame| self.push_frame_of_many(index, frame)))
     }
 
@@ -235,14 +274,27 @@ impl Core {
 
     // Frames.
 
-    fn push_message(&mut self, index: u32, kind: MessageKind, payload: &[u8]) -> Flow {
-        self.push_frame(index, Header::whole(kind.opcode(), payload.len()), payload)
+    /// Queues a frame of a message, compressed where that was agreed on and is worth it.
+    fn push_data(&mut self, index: u32, mut header: Header, payload: &[u8]) -> Flow {
+        let deflated = self.links.at_mut(index).and_then(websocket).and_then(WebSocket::deflated);
+        let pools = &mut self.pools;
+        match deflated.and_then(|deflated| deflated.compress(&mut header, payload, pools)) {
+            Some(compressed) => {
+                let flow = self.push_frame(index, header, &compressed);
+                self.pools.give_scratch(compressed);
+                flow
+            }
+            None => self.push_frame(index, header, payload),
+        }
     }
 
     /// Queues a frame that was encoded for many; a client has to mask it with a key of its own.
     fn push_frame_of_many(&mut self, index: u32, frame: &Shared) -> Flow {
+        let deflated = self.links.at_mut(index).and_then(websocket).and_then(WebSocket::deflated);
+        let form = deflated.and_then(|deflated| deflated.form_of(frame, &mut self.pools));
+        let frame = form.as_ref().unwrap_or(frame);
         match self.is_client(index) {
-            true => self.push_message(index, frame.kind(), frame.payload()),
+            true => self.push_frame(index, frame.header(), frame.payload()),
             false => self.push_shared(index, frame),
         }
     }
@@ -274,21 +326,33 @@ impl Core {
 
     // Receiving.
 
-    /// Takes the receiver of a link from its place, with what it has to keep to.
-    pub(crate) fn take_receiver(&mut self, index: u32) -> (Receiver, Settings) {
-        let link = self.link(index);
+    /// Takes what reads a link from its place, with what it has to keep to. `budget` is how many messages it may give.
+    pub(crate) fn take_reading(&mut self, index: u32, budget: u32) -> (Reading, Settings) {
+        let none = Receiver::new(Side::Server);
+        let link = self.links.at_mut(index).expect("the link being served is there");
+        let limits = &link.limits;
         let Role::WebSocket(websocket) = &mut link.role else {
-            return (Receiver::new(Side::Server), Settings::default());
+            return (Reading::Plain(none), Settings::default());
         };
-        let settings = websocket.settings(&link.limits);
-        (std::mem::replace(&mut websocket.receiver, Receiver::new(Side::Server)), settings)
+        let settings = websocket.settings(limits);
+        let receiver = std::mem::replace(&mut websocket.receiver, none);
+        let reading = match websocket.deflated() {
+            None => Reading::Plain(receiver),
+            Some(deflated) => deflated.take_reading(receiver, budget, &mut self.pools),
+        };
+        (reading, settings)
     }
 
     /// Puts it back.
-    pub(crate) fn put_receiver(&mut self, index: u32, receiver: Receiver) {
-        if let Some(websocket) = websocket(self.link(index)) {
-            websocket.receiver = receiver;
-        }
+    pub(crate) fn put_reading(&mut self, index: u32, reading: Reading) {
+        let Some(websocket) = self.links.at_mut(index).and_then(websocket) else { return };
+        websocket.receiver = match reading {
+            Reading::Plain(receiver) => receiver,
+            Reading::Extended(extended) => {
+                let Some(deflated) = websocket.deflated() else { return };
+                deflated.put_reading(extended, &mut self.pools)
+            }
+        };
     }
 
     // Closing.

@@ -38,6 +38,8 @@
 //! own, and [`Budget`] bounds what these take together.
 
 mod codec;
+pub(crate) mod link;
+mod live;
 mod negotiate;
 mod pool;
 mod receive;
@@ -45,7 +47,10 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use link::{Deflated, Extended, Forms, Pools};
+
 pub use codec::{Compressor, Decompressor, Progress, Setting, Step};
+pub use live::{Live, Metrics, Volume};
 pub use negotiate::{Deflate, Offer, Parameters, ResponseError};
 pub use pool::{Budget, Compressors, Decompressors};
 pub use receive::Inflater;

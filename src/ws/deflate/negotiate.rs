@@ -192,6 +192,11 @@ impl Deflate {
         Ok(found)
     }
 
+    /// The same for a connection that is to hold nothing between messages.
+    pub(super) fn without_context_takeover(self) -> Self {
+        Self { server_no_context_takeover: true, client_no_context_takeover: true, ..self }
+    }
+
     /// How far back what this side sends is to refer, as these options have it.
     pub(super) fn window_bits(&self, side: Side) -> u8 {
         let bits = match side {

@@ -10,7 +10,7 @@ pub struct Compressors {
     idle: Vec<Box<Compressor>>,
     most: usize,
     /// Where messages are compressed to before they become frames.
-    pub(super) scratch: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Compressors {
@@ -51,6 +51,19 @@ impl Compressors {
         let shrinks = compressor.compress(payload, out);
         self.give(compressor);
         shrinks
+    }
+
+    /// Memory to compress a message to, empty.
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// It is not needed any more.
+    pub(super) fn give_scratch(&mut self, mut scratch: Vec<u8>) {
+        if scratch.capacity() <= MOST_SCRATCH {
+            scratch.clear();
+            self.scratch = scratch;
+        }
     }
 
     /// Frees all that is idle.
@@ -168,6 +181,11 @@ impl Budget {
         fits
     }
 
+    /// Counts them whether they fit or not.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.used = self.used.saturating_add(bytes);
+    }
+
     /// They are free again.
     pub fn release(&mut self, bytes: usize) {
         self.used = self.used.saturating_sub(bytes);
@@ -195,10 +213,7 @@ impl Budget {
         if self.reserve(bytes) {
             return Some((accepted, bytes));
         }
-        let mut frugal = *options;
-        frugal.server_no_context_takeover = true;
-        frugal.client_no_context_takeover = true;
-        Some((frugal.accept(values)?, 0))
+        Some((options.without_context_takeover().accept(values)?, 0))
     }
 }
 
@@ -214,6 +229,9 @@ impl super::Deflate {
         own + if parameters.takes_over(other) { Decompressor::MEMORY } else { 0 }
     }
 }
+
+/// The most memory for compressed messages that is kept.
+const MOST_SCRATCH: usize = 512 * 1024;
 
 /// The longest piece that is inflated at once.
 const PIECE: usize = 16 * 1024;

@@ -10,6 +10,8 @@ use crate::ws::{Event, ProtocolError, ReceiveError, Receiver, Settings, Side};
 pub struct Inflater {
     takes_over: bool,
     decompressor: Option<Box<Decompressor>>,
+    /// Bytes that were inflated, and what became of them.
+    counted: (u64, u64),
 }
 
 impl Inflater {
@@ -19,12 +21,17 @@ impl Inflater {
             Side::Client => Side::Server,
             Side::Server => Side::Client,
         };
-        Self { takes_over: parameters.takes_over(peer), decompressor: None }
+        Self { takes_over: parameters.takes_over(peer), decompressor: None, counted: (0, 0) }
     }
 
     /// Whether messages may refer to those before them.
     pub fn takes_over(&self) -> bool {
         self.takes_over
+    }
+
+    /// How many bytes of compressed payload were received, and how many that gave.
+    pub fn counted(&self) -> (u64, u64) {
+        self.counted
     }
 
     /// Gives up the decompressor of a connection that has ended.
@@ -60,10 +67,12 @@ impl Receiver {
         inflater: &mut Inflater,
         pool: &'a mut Decompressors,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_inflated_with(input, settings, inflater, pool, &mut Spare::default())
+        let mut allowance = usize::MAX;
+        self.next_inflated_with(input, settings, inflater, pool, &mut Spare::default(), &mut allowance)
     }
 
-    /// The same, with the memory of collected messages taken from `spare` and given back to it.
+    /// The same, with the memory of collected messages taken from `spare` and given back to it. About so many bytes are inflated
+    /// as `allowance` says, and taken from it; when it is 0, no event means nothing.
     #[inline]
     pub(crate) fn next_inflated_with<'a>(
         &'a mut self,
@@ -72,8 +81,9 @@ impl Receiver {
         inflater: &mut Inflater,
         pool: &'a mut Decompressors,
         spare: &mut Spare,
+        allowance: &mut usize,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_through(input, settings, spare, Inflating { inflater, pool, written: 0 })
+        self.next_through(input, settings, spare, Inflating { inflater, pool, written: 0, allowance })
     }
 }
 
@@ -83,6 +93,7 @@ struct Inflating<'a, 'b> {
     pool: &'a mut Decompressors,
     /// What lies in the pool's output.
     written: usize,
+    allowance: &'b mut usize,
 }
 
 impl<'a> Incoming<'a> for Inflating<'a, '_> {
@@ -92,6 +103,9 @@ impl<'a> Incoming<'a> for Inflating<'a, '_> {
         let decompressor = self.inflater.decompressor.get_or_insert_with(|| self.pool.take());
         let progress = decompressor.decompress(input, last, self.pool.output())?;
         self.written = progress.written;
+        *self.allowance = self.allowance.saturating_sub(progress.written);
+        self.inflater.counted.0 += progress.used as u64;
+        self.inflater.counted.1 += progress.written as u64;
         let next = match progress.state {
             Step::Starved => Next::Input,
             Step::Full => Next::Again,
@@ -101,6 +115,10 @@ impl<'a> Incoming<'a> for Inflating<'a, '_> {
             self.inflater.release(self.pool);
         }
         Ok(Decoded { used: progress.used, next })
+    }
+
+    fn is_exhausted(&self) -> bool {
+        *self.allowance == 0
     }
 
     fn decoded(&self) -> &[u8] {

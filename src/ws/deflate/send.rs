@@ -19,8 +19,12 @@ pub struct Deflater {
     setting: Option<Setting>,
     takes_over: bool,
     threshold: usize,
+    /// Whether to compress at all.
+    compress: bool,
     under_way: UnderWay,
     compressor: Option<Box<Compressor>>,
+    /// Bytes that were compressed, and what became of them.
+    counted: (u64, u64),
 }
 
 /// The message that is sent in pieces.
@@ -52,8 +56,10 @@ impl Deflater {
             setting: is_possible.then(|| options.setting(parameters, side)),
             takes_over: parameters.takes_over(side) && asked.takes_over(side),
             threshold: options.threshold,
+            compress: true,
             under_way: UnderWay::Nothing,
             compressor: None,
+            counted: (0, 0),
         }
     }
 
@@ -78,19 +84,50 @@ impl Deflater {
         self.threshold = threshold;
     }
 
+    /// Whether to compress at all, from the next message on. So it is at first.
+    pub fn set_compress(&mut self, on: bool) {
+        self.compress = on;
+    }
+
+    /// What a whole message of this length would be compressed with; `None` if it goes uncompressed whatever it is, as all do
+    /// while a message is sent in pieces.
+    pub fn setting_for(&self, length: usize) -> Option<Setting> {
+        // An empty message would grow by a byte.
+        let worth = self.compress && length >= self.threshold.max(1) && self.under_way == UnderWay::Nothing;
+        self.setting.filter(|_| worth)
+    }
+
+    /// How many bytes of payload were compressed, and how many that gave.
+    pub fn counted(&self) -> (u64, u64) {
+        self.counted
+    }
+
+    /// A message was sent that another compressor has made: it is counted, and what came before it is
+    /// [forgotten](Self::forget).
+    pub(crate) fn sent_otherwise(&mut self, plain: usize, compressed: usize) {
+        self.count(plain, compressed);
+        self.forget();
+    }
+
+    fn count(&mut self, plain: usize, compressed: usize) {
+        self.counted.0 += plain as u64;
+        self.counted.1 += compressed as u64;
+    }
+
     /// Appends the payload of a whole message, compressed; its frame is to have [`message_header`].
     ///
     /// False if it is to go uncompressed, since it is short or does not shrink: nothing is appended then. A message that was
     /// appended must be sent, before any later one; if it is not, [`forget`](Self::forget) it. While a message is sent in
     /// pieces the answer is false.
     pub fn compress(&mut self, payload: &[u8], out: &mut Vec<u8>, pool: &mut Compressors) -> bool {
-        // An empty message would grow by a byte.
-        if payload.len() < self.threshold.max(1) || self.under_way != UnderWay::Nothing {
-            return false;
-        }
-        let Some(mut compressor) = self.take(pool) else { return false };
+        let Some(setting) = self.setting_for(payload.len()) else { return false };
+        let before = out.len();
+        let mut compressor = self.take(setting, pool);
         let compressed = compressor.compress(payload, out);
         self.put(compressor, pool);
+        if compressed {
+            self.count(payload.len(), out.len() - before);
+        }
         compressed
     }
 
@@ -112,15 +149,18 @@ impl Deflater {
             }
             self.under_way = UnderWay::Plain;
             if self.threshold < usize::MAX
-                && let Some(compressor) = self.take(pool)
+                && self.compress
+                && let Some(setting) = self.setting
             {
-                self.compressor = Some(compressor);
+                self.compressor = Some(self.take(setting, pool));
                 self.under_way = UnderWay::Compressed;
             }
         }
         let is_compressed = self.under_way == UnderWay::Compressed;
+        let before = out.len();
         if is_compressed && let Some(compressor) = &mut self.compressor {
             compressor.compress_fragment(payload, last, out);
+            self.count(payload.len(), out.len() - before);
         }
         if last {
             self.under_way = UnderWay::Nothing;
@@ -139,14 +179,14 @@ impl Deflater {
         masking: Option<[u8; 4]>,
         pool: &mut Compressors,
     ) {
-        let mut scratch = std::mem::take(&mut pool.scratch);
+        let mut scratch = pool.take_scratch();
         if self.compress(message.as_bytes(), &mut scratch, pool) {
             let header = message_header(message.kind(), scratch.len() as u64, masking);
             append(out, &header, &scratch, masking);
         } else {
             encode(out, message, masking);
         }
-        put_scratch(pool, scratch);
+        pool.give_scratch(scratch);
     }
 
     /// Like [`Sender::encode_piece`], compressed if the first piece was. `sender` is that of the connection.
@@ -167,7 +207,7 @@ impl Deflater {
     ) -> Result<(), SendPieceError> {
         let is_first = !sender.in_message();
         let plain = sender.piece_header(kind, payload, last, masking)?;
-        let mut scratch = std::mem::take(&mut pool.scratch);
+        let mut scratch = pool.take_scratch();
         if self.compress_piece(payload, last, &mut scratch, pool) {
             let (opcode, rsv) = if is_first { (kind.opcode(), RSV) } else { (Opcode::Continuation, 0) };
             let header = Header { fin: last, rsv, opcode, masking, length: scratch.len() as u64 }.encode();
@@ -175,7 +215,7 @@ impl Deflater {
         } else {
             append(out, &plain, payload, masking);
         }
-        put_scratch(pool, scratch);
+        pool.give_scratch(scratch);
         Ok(())
     }
 
@@ -203,11 +243,16 @@ impl Deflater {
         self.compressor.as_ref().map_or(0, |compressor| compressor.setting().memory())
     }
 
-    fn take(&mut self, pool: &mut Compressors) -> Option<Box<Compressor>> {
-        let setting = self.setting?;
+    /// Gives it up for good. One that is within a message is not used again.
+    pub(crate) fn discard(&mut self, pool: &mut Compressors) {
+        self.release(pool);
+        self.compressor = None;
+    }
+
+    fn take(&mut self, setting: Setting, pool: &mut Compressors) -> Box<Compressor> {
         let mut compressor = self.compressor.take().unwrap_or_else(|| pool.take(setting));
         compressor.set_level(setting.level());
-        Some(compressor)
+        compressor
     }
 
     fn put(&mut self, compressor: Box<Compressor>, pool: &mut Compressors) {
@@ -226,13 +271,3 @@ fn append(out: &mut Vec<u8>, header: &HeaderBytes, payload: &[u8], masking: Opti
         None => out.extend_from_slice(payload),
     }
 }
-
-fn put_scratch(pool: &mut Compressors, mut scratch: Vec<u8>) {
-    if scratch.capacity() <= MOST_SCRATCH {
-        scratch.clear();
-        pool.scratch = scratch;
-    }
-}
-
-/// The most memory for compressed messages that is kept.
-const MOST_SCRATCH: usize = 512 * 1024;
