@@ -1,8 +1,8 @@
 //! HTTP, WebSocket and raw sockets that live in somebody else's event loop.
 //!
 //! lodger is a guest. It tells its host, the loop that is there already, which descriptors to watch; the host calls it when
-//! one of them is ready; and it says when it next needs to run. It owns no loop, no thread and no signal, and never
-//! waits.
+//! one of them is ready; and it says when it next needs to run. It owns no loop and no signal, and never waits. The one
+//! thread that it may have looks up names for clients, where [the system's resolver](resolve::SystemResolver) is not replaced.
 //!
 //! # The three obligations of a host
 //!
@@ -77,6 +77,7 @@
 //!
 //! # Where to look
 //!
+//! - [`client`]: connections to servers, WebSocket, HTTP and raw.
 //! - [`Context`]: what a host calls. [`Host`]: what it implements. [`Io`], [`Conn`], [`Cx`]: what handlers use.
 //! - [`ws`], [`http`], [`raw`], [`fd`]: a handler trait for each role. [`Site`] and [`Protocol`] choose the handler.
 //! - `tls` (feature `tls`): secure transport under every role; [`Io::share_listener`] for several names on one port.
@@ -90,6 +91,7 @@
 //! - `tls-aws-lc-rs`, `tls-ring`: `tls` with the cryptography of AWS-LC or of ring; `tls` alone takes a provider of the
 //!   application's. `tls-webpki-roots` and `tls-native-roots` add roots to trust.
 //! - `peer-names`: the names of peers' addresses, by `getnameinfo`.
+//! - `deflate`: permessage-deflate (RFC 7692).
 //! - `sim`: the simulated world, for tests.
 
 #![forbid(unsafe_code)]

@@ -152,7 +152,7 @@ impl Connect {
     }
 
     /// Offers permessage-deflate (RFC 7692). Default: not offered. Where there is no memory for context takeover
-    /// ([`Builder::max_deflate_memory`](crate::Builder::deflate_memory)), it is offered without.
+    /// ([`Builder::max_deflate_memory`](crate::Builder::max_deflate_memory)), it is offered without.
     #[cfg(feature = "deflate")]
     #[doc(alias("permessage-deflate", "lws_extension", "LWS_CALLBACK_CLIENT_CONFIRM_EXTENSION_SUPPORTED"))]
     #[must_use]

@@ -3,7 +3,7 @@
 #[cfg(feature = "tls")]
 use super::UrlError;
 use super::connect::is_secret;
-use super::proxy::{Negotiation, Progress};
+use super::proxy::{Negotiation, Progress, ProxyError};
 use super::{ConnectError, ExchangeError, RedirectError, Refusal};
 use crate::context::{Context, Next};
 use crate::engine::connect::Speak;
@@ -482,7 +482,8 @@ impl<D> Context<D> {
             Phase::Response if client.used || client.seen > 0 || link.kept.is_some() => {
                 self.exchange_failed(index, ExchangeError::Truncated);
             }
-            Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) | Phase::Idle | Phase::Response => {
+            Phase::Proxy(_) => self.connect_failed(index, ConnectError::Proxy(ProxyError::Ended)),
+            Phase::Securing | Phase::Opening(..) | Phase::Idle | Phase::Response => {
                 core.end(index, CloseReason::PeerEnded);
             }
         }

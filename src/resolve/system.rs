@@ -313,6 +313,7 @@ impl Desk {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "in a thread that may wait")]
     fn next(&self) -> Option<Lookup> {
         let idle = |state: &mut State| state.questions.is_empty() && !state.closed;
         let mut state = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
