@@ -26,7 +26,7 @@ use std::net::IpAddr;
 /// let same: Proxy = "socks5://ann:secret@gateway.example".parse()?;
 /// assert_eq!(proxy, same);
 /// assert!(!format!("{proxy:?}").contains("secret"));
-/// # Ok::<(), lodger::ProxyUrlError>(())
+/// # Ok::<(), lodger::client::ProxyUrlError>(())
 /// ```
 #[doc(alias("http_proxy", "lws_set_proxy", "lws_set_socks", "CURLOPT_PROXY", "CURLOPT_HTTPPROXYTUNNEL"))]
 #[derive(Clone, Eq, PartialEq)]
