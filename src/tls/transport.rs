@@ -74,7 +74,7 @@ impl Tls {
     }
 
     /// The client's end, to a server of this name.
-    #[expect(dead_code, reason = "there are no clients yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "there are no clients yet"))]
     pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
         let gives_keys = config.enable_secret_extraction;
         let connection = UnbufferedClientConnection::new(config, name)?;
@@ -224,6 +224,14 @@ impl Tls {
             }
         }
         step
+    }
+
+    #[cfg(test)]
+    pub(super) fn established(&mut self) -> Option<&mut Established> {
+        match &mut self.connection {
+            Connection::Established(established) => Some(established),
+            _ => None,
+        }
     }
 
     fn advance(
