@@ -265,7 +265,9 @@ impl Stream {
     }
 
     pub(super) fn endpoint_sends(&mut self, side: usize, bytes: &[u8]) {
-        self.ends[side].outbox.extend(bytes);
+        let end = &mut self.ends[side];
+        assert!(bytes.is_empty() || end.ending != Ending::Finish, "an endpoint sends after it has finished");
+        end.outbox.extend(bytes);
     }
 
     pub(super) fn endpoint_finishes(&mut self, side: usize) {

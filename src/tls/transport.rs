@@ -225,6 +225,14 @@ impl Tls {
         step
     }
 
+    #[cfg(test)]
+    pub(super) fn established(&mut self) -> Option<&mut Established> {
+        match &mut self.connection {
+            Connection::Established(established) => Some(established),
+            _ => None,
+        }
+    }
+
     fn advance(
         &mut self,
         records: &mut [u8],
