@@ -597,7 +597,7 @@ impl<D> Io<D> {
     }
 
     /// Adopts a stream socket on which somebody else has accepted a WebSocket: the response to the opening handshake was
-    /// sent. Frames in `read_already` come first. The handler's `opened` is not called, since there is no request to show.
+    /// sent, without extensions. Frames in `read_already` come first. The handler's `opened` is not called, since there is no request to show.
     ///
     /// # Errors
     ///
