@@ -15,6 +15,8 @@ use crate::http1::client::{Client, Phase};
 use crate::net::{self, Peer};
 use crate::resolve::{self, Action, Found, Hands, Lookup, LookupId, ResolveError, Resolver};
 use crate::role::Role;
+#[cfg(feature = "tls")]
+use crate::tls::TlsError;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, RawFd};
@@ -409,6 +411,11 @@ impl Core {
             CloseReason::Io(error) => ConnectError::Lost { step, error: Some(error) },
             CloseReason::PeerEnded => ConnectError::Lost { step, error: None },
             CloseReason::TimedOut(_) => ConnectError::TimedOut { step, attempts: Vec::new() },
+            // An end without a word: as of a connection without TLS.
+            #[cfg(feature = "tls")]
+            CloseReason::Tls(TlsError::HandshakeEnded | TlsError::Truncated) => {
+                ConnectError::Lost { step, error: None }
+            }
             #[cfg(feature = "tls")]
             CloseReason::Tls(error) => ConnectError::Tls(error),
             other => return other,

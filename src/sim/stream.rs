@@ -195,7 +195,9 @@ impl Stream {
         end.incoming.clear();
         end.outbox.clear();
         if connecting {
+            // Nobody answers it any more.
             other.holder = Holder::Closed;
+            self.connecting = false;
         } else if resets && !over {
             self.reset_from_peer(1 - side, odds);
         } else if !over {
