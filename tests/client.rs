@@ -12,6 +12,7 @@ mod town;
 
 use lodger::sim::World;
 use lodger::{Closed, Connect, Context, Cx, Decision, Io, Listen, Request, Response, Site, http, ws};
+use std::time::Duration;
 
 #[derive(Default)]
 struct State {
@@ -98,6 +99,31 @@ fn a_page_comes_from_a_server_of_ours() {
     context.io().connect_http(connect, http::ClientRequest::get(), Box::new(Note));
     world.run(&mut context, &mut state);
     assert_eq!(state.log, ["connected", "response 200 OK", "body page", "closed: exchange complete"]);
+}
+
+#[test]
+fn a_response_whose_reader_pauses_at_every_piece_is_complete_in_the_end() {
+    struct Slow;
+    impl http::ClientHandler<State> for Slow {
+        fn body(&mut self, cx: &mut Cx<'_, State>, piece: &[u8]) {
+            cx.data.log.push(format!("body {}", String::from_utf8_lossy(piece)));
+            cx.conn().pause();
+            cx.conn().set_timer(Duration::from_secs(1));
+        }
+
+        fn timer(&mut self, cx: &mut Cx<'_, State>) {
+            cx.conn().resume();
+        }
+
+        fn closed(self: Box<Self>, cx: &mut Cx<'_, State>, closed: Closed) {
+            cx.data.log.push(format!("closed: {}", closed.reason));
+        }
+    }
+    let (mut world, mut context) = world(1);
+    let mut state = State::default();
+    context.io().connect_http(Connect::to("http://127.0.0.1/"), http::ClientRequest::get(), Box::new(Slow));
+    world.run_for(&mut context, &mut state, Duration::from_secs(10));
+    assert_eq!(state.log, ["body page", "closed: exchange complete"]);
 }
 
 #[cfg(feature = "deflate")]

@@ -1,60 +1,18 @@
 //! The echo server that test suites run against: WebSocket on every path, and an HTTP origin that answers `GET /` and
 //! returns what is posted to it.
 
+mod loops;
+
 use lodger::ws::Deflate;
 use lodger::{
     Conn, Context, Cx, Decision, Flow, Io, Limits, Listen, Origins, Request, Response, Site, http, tls, ws,
 };
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// A way to run the server: takes the context, and returns when it is over.
-type Run = fn(Context) -> io::Result<()>;
-
-/// The loops by their names, each a function in a file of its own.
-const LOOPS: &[(&str, Run)] = &[
-    ("poll", loops::poll::run),
-    ("epoll", loops::epoll::run),
-    ("single-fd", loops::single_fd::run),
-    ("polling", loops::polling::run),
-    ("calloop", loops::calloop::run),
-    ("mio", loops::mio::run),
-    ("tokio", loops::tokio::run),
-    #[cfg(feature = "libuv")]
-    ("libuv", loops::libuv::run),
-    #[cfg(feature = "glib")]
-    ("glib", loops::glib::run),
-];
-
-#[path = "echo"]
-mod loops {
-    pub(crate) mod calloop;
-    pub(crate) mod epoll;
-    #[cfg(feature = "glib")]
-    pub(crate) mod glib;
-    #[cfg(feature = "libuv")]
-    pub(crate) mod libuv;
-    pub(crate) mod mio;
-    pub(crate) mod poll;
-    pub(crate) mod polling;
-    pub(crate) mod single_fd;
-    pub(crate) mod tokio;
-}
-
 const USAGE: &str = "\
-usage: echo [options]
-  --listen ADDR         address and port, or unix:PATH (default 127.0.0.1:9001; port 0 for any)
-  --loop LOOP           the loop to live in (default poll):
-                          poll        an array for poll(2)
-                          epoll       epoll, or kqueue
-                          single-fd   one descriptor for everything, in an array for poll(2)
-                          polling     the polling crate
-                          calloop     a source of a calloop loop
-                          mio, tokio  one descriptor, edge-triggered
-                          libuv       a guest of libuv (only with the feature `libuv`)
-                          glib        a source of a glib main loop (only with the feature `glib`)
+--listen ADDR         address and port, or unix:PATH (default 127.0.0.1:9001; port 0 for any)
   --tls-cert FILE       speak TLS with this certificate chain, in PEM; needs --tls-key
   --tls-key FILE        its private key, in PEM
   --tls-self-signed     speak TLS with a certificate made for this run, for localhost
@@ -69,7 +27,7 @@ usage: echo [options]
 struct Options {
     listen: Place,
     tls: Option<tls::Server>,
-    run: Run,
+    run: loops::Run<()>,
     max_message: usize,
     streamed: bool,
     deflate: Option<Deflate>,
@@ -84,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
-            eprintln!("{problem}\n{USAGE}");
+            eprintln!("{problem}\nusage: echo [options]\n  {}\n  {USAGE}", loops::USAGE);
             std::process::exit(2);
         }
     };
@@ -109,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(address) = context.io().local_addr(listener) {
         println!("listening on {address}");
     }
-    (options.run)(context)?;
+    (options.run)(context, ())?;
     Ok(())
 }
 
@@ -118,7 +76,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options {
         listen: Place::Tcp(default),
         tls: None,
-        run: loops::poll::run,
+        run: loops::named("poll")?,
         max_message: Limits::default().message,
         streamed: false,
         deflate: None,
@@ -129,7 +87,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--listen" => options.listen = place(&value()?)?,
-            "--loop" => options.run = named_loop(&value()?)?,
+            "--loop" => options.run = loops::named(&value()?)?,
             "--tls-cert" => chain = Some(value()?),
             "--tls-key" => key = Some(value()?),
             "--tls-self-signed" => options.tls = Some(self_signed().map_err(|error| error.to_string())?),
@@ -178,16 +136,6 @@ fn self_signed() -> Result<tls::Server, Box<dyn Error>> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names)?;
     Ok(tls::Server::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes())?)
-}
-
-fn named_loop(name: &str) -> Result<Run, String> {
-    match LOOPS.iter().find(|(known, _)| *known == name) {
-        Some((_, run)) => Ok(*run),
-        None if matches!(name, "libuv" | "glib") => Err(format!(
-            "{name} is a C library, and was left out: build with `-p lodger-examples-loops --features {name}`"
-        )),
-        None => Err(format!("no such loop: {name}")),
-    }
 }
 
 fn place(text: &str) -> Result<Place, String> {

@@ -7,7 +7,7 @@ use mio::{Events, Interest, Poll, Token};
 use std::io;
 use std::os::fd::AsRawFd;
 
-pub(crate) fn run(context: Context) -> io::Result<()> {
+pub(crate) fn run<D: 'static>(context: Context<D>, mut data: D) -> io::Result<()> {
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(8));
     let mut lodger = Single::new(context)?.edge_triggered();
     poll.registry().register(&mut SourceFd(&lodger.as_raw_fd()), Token(0), Interest::READABLE)?;
@@ -17,7 +17,7 @@ pub(crate) fn run(context: Context) -> io::Result<()> {
             _ => {}
         }
         if !events.is_empty() {
-            lodger.dispatch(256, &mut ())?;
+            lodger.dispatch(256, &mut data)?;
         }
     }
     Ok(())

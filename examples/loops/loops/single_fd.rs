@@ -7,7 +7,7 @@ use lodger_poll::PollArray;
 use std::io;
 use std::os::fd::AsRawFd;
 
-pub(crate) fn run(context: Context) -> io::Result<()> {
+pub(crate) fn run<D: 'static>(context: Context<D>, mut data: D) -> io::Result<()> {
     let mut lodger = Single::new(context)?;
     // The server's own array, with what the server has in it beside this.
     let mut array = PollArray::new();
@@ -17,7 +17,7 @@ pub(crate) fn run(context: Context) -> io::Result<()> {
         array.wait(Wait::FOREVER)?;
         while let Some(entry) = array.next_ready() {
             if entry.fd == lodger.as_raw_fd() {
-                lodger.dispatch(256, &mut ())?;
+                lodger.dispatch(256, &mut data)?;
             }
         }
     }

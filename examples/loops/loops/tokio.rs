@@ -7,7 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
 
-pub(crate) fn run(context: Context) -> io::Result<()> {
+pub(crate) fn run<D: 'static>(context: Context<D>, mut data: D) -> io::Result<()> {
     Builder::new_current_thread().enable_io().build()?.block_on(async {
         let lodger = Single::new(context)?.edge_triggered();
         // SAFETY: it keeps its one descriptor open as long as it lives, and nobody puts another in its place.
@@ -16,7 +16,7 @@ pub(crate) fn run(context: Context) -> io::Result<()> {
             let mut ready = lodger.readable_mut().await?;
             // Before the dispatch, which may leave something and make a new edge for it.
             ready.clear_ready();
-            ready.get_inner_mut().dispatch(256, &mut ())?;
+            ready.get_inner_mut().dispatch(256, &mut data)?;
         }
         Ok(())
     })

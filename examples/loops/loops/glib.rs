@@ -8,13 +8,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-pub(crate) fn run(context: Context) -> io::Result<()> {
+pub(crate) fn run<D: 'static>(context: Context<D>, mut data: D) -> io::Result<()> {
     let main_loop = MainLoop::new(None, false);
     let outcome = Rc::new(RefCell::new(Ok(0)));
     let (quit, over) = (main_loop.clone(), Rc::clone(&outcome));
     let mut lodger = Single::new(context)?;
     glib_unix::unix_fd_add_local(lodger.as_raw_fd(), IOCondition::IN, move |_, _| {
-        let served = lodger.dispatch(256, &mut ()).and_then(|_| lodger.with(|io| io.link_count()));
+        let served = lodger.dispatch(256, &mut data).and_then(|_| lodger.with(|io| io.link_count()));
         if matches!(served, Ok(1..)) {
             return ControlFlow::Continue;
         }

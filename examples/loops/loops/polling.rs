@@ -4,6 +4,6 @@ use lodger::Context;
 use lodger_polling::Loop;
 use std::io;
 
-pub(crate) fn run(mut context: Context) -> io::Result<()> {
-    Loop::new()?.run(&mut context, &mut ())
+pub(crate) fn run<D: 'static>(mut context: Context<D>, mut data: D) -> io::Result<()> {
+    Loop::new()?.run(&mut context, &mut data)
 }

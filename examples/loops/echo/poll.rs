@@ -1,9 +1,0 @@
-//! `poll(2)`: a loop for programs that have none.
-
-use lodger::Context;
-use lodger_poll::Loop;
-use std::io;
-
-pub(crate) fn run(mut context: Context) -> io::Result<()> {
-    Loop::new().run(&mut context, &mut ())
-}
