@@ -4,7 +4,7 @@
 //! count records in either direction, and to know what may still come after a handshake. A connection of rustls keeps what only
 //! its handshake needs, and is more than twice as large.
 
-use super::transport::Received;
+use super::handshake::Received;
 use super::{Facts, TlsError};
 use crate::transport::Records;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
