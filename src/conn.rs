@@ -263,12 +263,11 @@ impl<'a, D> Conn<'a, D> {
     #[doc(alias = "lws_callback_on_writable")]
     pub fn request_writable(&mut self) {
         let Some(index) = self.link() else {
-            // It is told once it is connected.
-            if self.io.core.is_connecting(self.id.0) {
-                self.io.core.notice(self.id.0, crate::handler::Notice::Writable);
-            }
-            return;
+            return self.io.core.want_when_connected(self.id.0, |conn| conn.writable_wanted = true);
         };
+        if self.io.core.is_connecting(self.id.0) {
+            return self.io.core.want_when_connected(self.id.0, |conn| conn.writable_wanted = true);
+        }
         if let Role::Descriptor(interest) = &mut self.io.core.link(index).role {
             *interest = interest.with(Interest::WRITE);
             return self.io.core.mark(index);
@@ -286,16 +285,18 @@ impl<'a, D> Conn<'a, D> {
     /// fails.
     #[doc(alias("lws_rx_flow_control", "CURL_READFUNC_PAUSE"))]
     pub fn pause(&mut self) {
-        if let Some(index) = self.link() {
-            self.io.core.pause(index);
+        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+            Some(index) => self.io.core.pause(index),
+            None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = true),
         }
     }
 
     /// Goes on reading, with what was read already first.
     #[doc(alias = "lws_rx_flow_control")]
     pub fn resume(&mut self) {
-        if let Some(index) = self.link() {
-            self.io.core.resume(index);
+        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+            Some(index) => self.io.core.resume(index),
+            None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = false),
         }
     }
 

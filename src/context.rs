@@ -1086,8 +1086,11 @@ impl<D> Context<D> {
                 }
             } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
                 self.tell_failed_handshake(failed, data);
-            } else if let Some((question, answer)) = self.io.core.answers.pop_front() {
-                if let Some(entry) = self.io.questions.remove(question) {
+            } else if !self.io.core.answers.is_empty() && budget.take() {
+                let next = self.io.core.answers.pop_front();
+                if let Some((question, answer)) = next
+                    && let Some(entry) = self.io.questions.remove(question)
+                {
                     (entry.run)(answer, data, &mut self.io);
                 }
             } else if let Some(site) = self.io.core.ended_sites.pop() {
@@ -1115,7 +1118,7 @@ impl<D> Context<D> {
 
     fn tell_closed(&mut self, data: &mut D) {
         let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
-        let handler = self.handlers.take(key.index);
+        let handler = self.handlers.take(key.index).or_else(|| self.io.take_fresh(key));
         self.io.core.conns.remove(key);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
         if let Some(handler) = handler {
@@ -1246,9 +1249,11 @@ impl<D> Context<D> {
             Timer::Resolver => core.resolver_timer(),
             Timer::Accept => core.accept_timer_expired(),
             Timer::Wake => {
-                if let Some(link) = self.io.wake_link.filter(|link| core.links.at(*link).is_some()) {
-                    core.link(link).flags.remove(Flags::REFUSED);
-                    core.mark(link);
+                for link in core.resolver_links().chain(self.io.wake_link).collect::<Vec<_>>() {
+                    if core.links.at(link).is_some() {
+                        core.link(link).flags.remove(Flags::REFUSED);
+                        core.mark(link);
+                    }
                 }
                 self.io.look_for_posts();
             }

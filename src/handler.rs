@@ -293,7 +293,7 @@ impl CloseReason {
             }
             Self::Handshake { by: By::Peer, code: None, .. } => true,
             Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) => true,
-            Self::Exchange(error) => matches!(**error, ExchangeError::Truncated),
+            Self::Exchange(error) => error.is_transient(),
             #[cfg(feature = "tls")]
             Self::Tls(error) => matches!(error, TlsError::Truncated),
             _ => false,

@@ -205,6 +205,15 @@ impl<D> Io<D> {
         self.core.work = true;
     }
 
+    /// The handler of a conn that has ended before it was put in its place.
+    pub(crate) fn take_fresh(&mut self, conn: Key) -> Option<AnyHandler<D>> {
+        let is_its = |fresh: &Fresh<D>| matches!(fresh, Fresh::Handler(key, _) if *key == conn);
+        match self.fresh.remove(self.fresh.iter().position(is_its)?) {
+            Some(Fresh::Handler(_, handler)) => Some(handler),
+            _ => None,
+        }
+    }
+
     /// Posts from other threads may wait.
     pub(crate) fn look_for_posts(&mut self) {
         self.remote_due = true;
@@ -746,7 +755,8 @@ impl<D> Io<D> {
     }
 
     /// Asks the resolver for the addresses of a name, or the name of an address
-    /// ([`Conn::peer`](crate::Conn::peer)). `then` gets the answer, in a service call; it is dropped with the context.
+    /// ([`Conn::peer`](crate::Conn::peer)). `then` gets the answer, in a service call: [`ResolveError::Leaving`] if the
+    /// context leaves before there is one. Of a context that leaves already nothing can be asked: `then` is dropped.
     ///
     /// ```
     /// use lodger::{Context, resolve::{Found, Lookup}};
@@ -765,6 +775,9 @@ impl<D> Io<D> {
         lookup: Lookup,
         then: impl FnOnce(Result<Found, ResolveError>, &mut D, &mut Io<D>) + 'static,
     ) {
+        if self.core.leaving {
+            return;
+        }
         let question = self.questions.insert(Question { run: Box::new(then) });
         self.core.ask_for_application(&lookup, question);
     }

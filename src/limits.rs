@@ -43,7 +43,7 @@ pub struct Limits {
     pub body_stall: Duration,
     /// A client's request: how long after the last of it the head of the response may take. Default 60 s.
     pub response: Duration,
-    /// How long an HTTP connection without a request is kept. Default 60 s.
+    /// How long an HTTP connection without a request is kept, a client's too. Default 60 s.
     pub keep_alive: Duration,
     /// The closing handshake, and the lingering close of HTTP (RFC 9112, section 9.6). Default 5 s.
     pub closing: Duration,

@@ -3,6 +3,8 @@
 #[path = "tls/authority.rs"]
 #[allow(dead_code, reason = "the tests of servers use all of it")]
 mod authority;
+#[path = "client/corners.rs"]
+mod corners;
 #[path = "client/errors.rs"]
 mod errors;
 #[path = "client/steps.rs"]

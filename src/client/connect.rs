@@ -1,6 +1,7 @@
 //! What to connect to, and how.
 
 use super::{Host, Proxy, Scheme, Url, UrlError};
+use crate::engine::connect::Speak;
 use crate::http::{Fields, RequestError, is_managed_in_requests, is_target};
 use crate::limits::Limits;
 use crate::net::{Keepalive, Peer};
@@ -226,7 +227,7 @@ impl Connect {
         self
     }
 
-    /// Connects through a proxy, which also resolves the name.
+    /// Connects through a proxy, which also resolves the name. A Unix socket is connected to without.
     #[doc(alias("http_proxy_address", "socks_proxy", "CURLOPT_PROXY"))]
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
@@ -339,6 +340,18 @@ impl Url {
     /// Which interface an IPv6 address of a link is reached through, as the system counts them.
     pub(crate) fn scope(&self) -> u32 {
         self.zone.as_deref().map_or(0, crate::net::interface)
+    }
+
+    /// The same, as what is going to be spoken there.
+    pub(crate) fn speaking(mut self, speak: &Speak) -> Self {
+        self.scheme = match (speak, self.scheme.is_secure()) {
+            (Speak::Raw, _) => self.scheme,
+            (Speak::WebSocket, false) => Scheme::Ws,
+            (Speak::WebSocket, true) => Scheme::Wss,
+            (Speak::Http(_), false) => Scheme::Http,
+            (Speak::Http(_), true) => Scheme::Https,
+        };
+        self
     }
 
     /// Where it leads, if the socket's address is known without a resolver.

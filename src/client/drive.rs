@@ -3,7 +3,7 @@
 #[cfg(feature = "tls")]
 use super::UrlError;
 use super::connect::is_secret;
-use super::proxy::{Negotiation, Progress, ProxyError};
+use super::proxy::{Negotiation, Progress};
 use super::{ConnectError, ExchangeError, RedirectError, Refusal};
 use crate::context::{Context, Next};
 use crate::engine::connect::Speak;
@@ -17,7 +17,7 @@ use crate::http1::client::Phase;
 use crate::role::Role;
 use crate::transport::Tls;
 use crate::ws::Side;
-use crate::ws::extension::{Deflate, Deflated};
+use crate::ws::extension::{Deflated, Offered};
 use crate::ws::opening::{self, ClientKey};
 use crate::ws::role::WebSocket;
 use std::mem::MaybeUninit;
@@ -41,7 +41,8 @@ impl<D> Context<D> {
         let Some(connecting) = core.connecting.get(key) else { return };
         let Some((proxy, url)) = connecting.connect.proxy.as_ref().zip(connecting.connect.url.as_ref().ok())
         else {
-            return self.tunnelled(index, data);
+            self.tunnelled(index, &mut [], data);
+            return;
         };
         let mut out = core.pool.take();
         let begun = Negotiation::begin(proxy, &url.name(), url.port, &mut out);
@@ -57,26 +58,20 @@ impl<D> Context<D> {
         }
     }
 
-    /// The way to the server is open.
-    fn tunnelled(&mut self, index: u32, data: &mut D) {
+    /// The way to the server is open, and this has come on it already. Says how much of that was used.
+    fn tunnelled(&mut self, index: u32, records: &mut [u8], data: &mut D) -> usize {
         match self.secure(index) {
             Ok(Some(tls)) => {
                 if let Some(client) = self.io.core.client(index) {
                     client.phase = Phase::Securing;
                 }
-                self.io.core.begin_client_tls(index, tls);
+                self.io.core.begin_client_tls(index, tls, records);
+                return records.len();
             }
             Ok(None) => self.speak(index, data),
             Err(error) => self.connect_failed(index, error),
         }
-    }
-
-    fn is_to_be_secured(&mut self, index: u32) -> bool {
-        let core = &mut self.io.core;
-        let connecting = core.client(index).map(|client| client.connecting);
-        let connecting = connecting.and_then(|key| core.connecting.get(key));
-        connecting
-            .is_some_and(|connecting| connecting.connect.url.as_ref().is_ok_and(|url| url.scheme.is_secure()))
+        0
     }
 
     /// The client's end of TLS, if the connection is to have any.
@@ -157,7 +152,7 @@ impl<D> Context<D> {
         let fields = connect.request_fields().map_err(ConnectError::Request)?;
         let (origin, subprotocols) = (connect.origin.as_deref(), &connect.subprotocols);
         let offered = connect.extension.map(|options| core.pools.offered(&options));
-        let extensions = offered.map(|options| options.offer().to_string());
+        let extensions = offered.map(|offered| offered.options.offer().to_string());
         let extensions = extensions.as_deref();
         let mut head = core.pool.take();
         let asked = opening::request(
@@ -174,11 +169,10 @@ impl<D> Context<D> {
             core.push(index, &head, &[]);
         }
         core.pool.give(head);
-        asked.map_err(ConnectError::Request)?;
         if let Some(client) = core.client(index) {
             client.phase = Phase::Opening(client_key, offered);
         }
-        Ok(())
+        asked.map_err(ConnectError::Request)
     }
 
     fn connect_failed(&mut self, index: u32, error: ConnectError) {
@@ -209,11 +203,11 @@ impl<D> Context<D> {
         match client.phase {
             Phase::Proxy(_) => self.ask_proxy(index, input, data),
             Phase::Securing => (0, Next::Stop),
+            _ if paused => (0, Next::Stop),
             Phase::Opening(..) | Phase::Response => {
                 *budget = budget.saturating_sub(1);
                 self.read_answer(index, input, data)
             }
-            Phase::Content if paused => (0, Next::Stop),
             Phase::Content => self.read_answer_content(index, input, budget, data),
             Phase::Idle => {
                 self.exchange_failed(index, ExchangeError::Unsolicited);
@@ -222,7 +216,7 @@ impl<D> Context<D> {
         }
     }
 
-    fn ask_proxy(&mut self, index: u32, input: &[u8], data: &mut D) -> (usize, Next) {
+    fn ask_proxy(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
         let core = &mut self.io.core;
         let mut out = core.pool.take();
         let Some(client) = core.client(index) else { return (0, Next::Again) };
@@ -232,14 +226,9 @@ impl<D> Context<D> {
         core.pool.give(out);
         match step {
             Ok((used, Progress::More)) => (used, Next::More),
-            // Nobody speaks TLS before it is spoken to: what is there already did not come through the tunnel.
-            Ok((used, Progress::Done)) if used < input.len() && self.is_to_be_secured(index) => {
-                self.connect_failed(index, ConnectError::Proxy(ProxyError::NotAProxy));
-                (input.len(), Next::Again)
-            }
             Ok((used, Progress::Done)) => {
-                self.tunnelled(index, data);
-                (used, Next::Again)
+                let took = self.tunnelled(index, &mut input[used..], data);
+                (used + took, Next::Again)
             }
             Err(error) => {
                 self.connect_failed(index, ConnectError::Proxy(error));
@@ -343,6 +332,7 @@ impl<D> Context<D> {
         }
         let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else { return };
         let mut websocket = WebSocket::new(Side::Client, handler.receive());
+        self.io.core.take_back_offer(index);
         match self.accepted(offered, answer) {
             Ok(Some(deflated)) => websocket.extend(deflated),
             Ok(None) => {}
@@ -351,19 +341,17 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         core.link(index).role = Role::WebSocket(websocket);
         core.begin_websocket_timers(index);
-        let conn_key = core.conns.key_at(conn);
-        // Until the handler has had its say it is not connected, so that a refusal counts as one.
+        core.connected(connecting);
         let mut welcome = true;
         self.with_handler(conn, data, |handler, cx| {
             if let AnyHandler::WebSocket(handler) = handler {
                 welcome = handler.connected(cx, &ResponseHead::new(answer));
             }
         });
-        let core = &mut self.io.core;
-        if welcome {
-            core.connected(connecting);
-        } else if let Some(conn) = conn_key {
-            core.connect_failed(conn, ConnectError::Rejected);
+        if !welcome {
+            let core = &mut self.io.core;
+            core.end_conn(conn, CloseReason::Connect(Box::new(ConnectError::Rejected)), 0);
+            core.end(index, CloseReason::Closed);
         }
     }
 
@@ -371,7 +359,7 @@ impl<D> Context<D> {
     #[cfg(feature = "deflate")]
     fn accepted(
         &mut self,
-        offered: Option<Deflate>,
+        offered: Option<Offered>,
         answer: &Answer<'_>,
     ) -> Result<Option<Deflated>, ConnectError> {
         let Some(offered) = offered else { return Ok(None) };
@@ -380,7 +368,7 @@ impl<D> Context<D> {
     }
 
     #[cfg(not(feature = "deflate"))]
-    fn accepted(&mut self, _: Option<Deflate>, _: &Answer<'_>) -> Result<Option<Deflated>, ConnectError> {
+    fn accepted(&mut self, _: Option<Offered>, _: &Answer<'_>) -> Result<Option<Deflated>, ConnectError> {
         Ok(None)
     }
 
@@ -424,7 +412,7 @@ impl<D> Context<D> {
                 }
                 Ok((Step::End(trailers), took)) => {
                     used += took;
-                    self.answer_complete(index, &trailers, data);
+                    self.answer_complete(index, &trailers, used == input.len(), data);
                     return (used, Next::Again);
                 }
                 Err(error) => {
@@ -449,9 +437,10 @@ impl<D> Context<D> {
         (used, next)
     }
 
-    fn answer_complete(&mut self, index: u32, trailers: &Fields, data: &mut D) {
+    /// A response is complete; `is_all` of what has come.
+    fn answer_complete(&mut self, index: u32, trailers: &Fields, is_all: bool, data: &mut D) {
         let core = &mut self.io.core;
-        core.response_complete(index);
+        core.response_complete(index, is_all);
         let conn = core.link(index).conn;
         self.with_handler(conn, data, |handler, cx| {
             if let AnyHandler::Client(handler) = handler {
@@ -460,9 +449,13 @@ impl<D> Context<D> {
         });
         let core = &mut self.io.core;
         let over = core.client(index).is_some_and(|client| !client.keep_alive && !client.is_busy());
-        if over && core.link(index).state == State::Open {
-            core.end_conn(conn, CloseReason::Completed, 0);
-            core.end(index, CloseReason::Completed);
+        let link = core.link(index);
+        if !over || link.state != State::Open || link.flags.contains(Flags::RELEASING) {
+            return;
+        }
+        match is_all {
+            true => core.end(index, CloseReason::Completed),
+            false => self.exchange_failed(index, ExchangeError::Unsolicited),
         }
     }
 
@@ -488,15 +481,14 @@ impl<D> Context<D> {
                 client.keep_alive = false;
                 let mut content = std::mem::replace(&mut client.content, Decoder::None);
                 match content.finish() {
-                    Ok(Step::End(trailers)) => self.answer_complete(index, &trailers, data),
+                    Ok(Step::End(trailers)) => self.answer_complete(index, &trailers, true, data),
                     _ => self.exchange_failed(index, ExchangeError::Truncated),
                 }
             }
             Phase::Response if client.used || client.seen > 0 || link.kept.is_some() => {
                 self.exchange_failed(index, ExchangeError::Truncated);
             }
-            Phase::Proxy(_) => self.connect_failed(index, ConnectError::Proxy(ProxyError::Ended)),
-            Phase::Securing | Phase::Opening(..) | Phase::Idle | Phase::Response => {
+            Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) | Phase::Idle | Phase::Response => {
                 core.end(index, CloseReason::PeerEnded);
             }
         }
@@ -507,11 +499,16 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         let now = core.now();
         let limits = core.limits(index);
-        let paused = core.link(index).flags.contains(Flags::PAUSED);
+        let link = core.link(index);
+        let (paused, queued) = (link.flags.contains(Flags::PAUSED), link.queued());
         let Some(client) = core.client(index) else { return };
         match client.phase {
             Phase::Response if client.expecting.is_some() => core.continue_request(index),
+            // The request is still on its way out.
+            Phase::Response if queued > 0 => core.arm_client(index),
             Phase::Response => core.abort(index, CloseReason::TimedOut(Timeout::Response)),
+            Phase::Idle if client.used => core.end(index, CloseReason::Completed),
+            Phase::Idle => core.end(index, CloseReason::Closed),
             Phase::Content if !paused => {
                 let due = client.active.after(limits.body_stall);
                 if due > now {
@@ -519,7 +516,7 @@ impl<D> Context<D> {
                 }
                 core.abort(index, CloseReason::TimedOut(Timeout::BodyStall));
             }
-            Phase::Content | Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) | Phase::Idle => {}
+            Phase::Content | Phase::Proxy(_) | Phase::Securing | Phase::Opening(..) => {}
         }
     }
 }
@@ -528,15 +525,12 @@ impl crate::engine::Core {
     /// Whether a redirect is to be followed: it is one that can be, and what was sent can be sent again.
     fn may_redirect(&mut self, index: u32, answer: &Answer<'_>) -> bool {
         let Some(client) = self.client(index) else { return false };
-        let stream = |request: &ClientRequest| matches!(request.content, Content::Stream { .. });
-        let repeats = client.asked.as_ref().is_none_or(|request| !stream(request));
+        let repeats = client.asked.as_ref().is_none_or(|request| {
+            becomes_get(request, answer.status) || !matches!(request.content, Content::Stream { .. })
+        });
         let key = client.connecting;
         let followed = self.connecting.get(key).is_some_and(|connecting| connecting.connect.redirects > 0);
-        match answer.status.code() {
-            301..=303 => followed,
-            307 | 308 => followed && repeats,
-            _ => false,
-        }
+        followed && repeats && !self.leaving && matches!(answer.status.code(), 301..=303 | 307 | 308)
     }
 
     /// Goes where a redirect leads (RFC 9110, section 15.4).
@@ -553,12 +547,16 @@ impl crate::engine::Core {
             return Err(RedirectError::NoLocation);
         };
         let location = std::str::from_utf8(location).map_err(|_| RedirectError::NoLocation)?;
-        let Ok(before) = &connecting.connect.url else { return Ok(()) };
+        let Ok(mut before) = connecting.connect.url.clone() else { return Ok(()) };
+        if let Some(target) = asked.as_ref().and_then(|request| request.target.as_ref()) {
+            before.target.clone_from(target);
+        }
         let url = before.join(location).map_err(RedirectError::Location)?;
         if before.scheme.is_secure() && !url.scheme.is_secure() {
             return Err(RedirectError::Insecure);
         }
         let same = connecting.connect.redirect(url);
+        connecting.is_elsewhere |= !same;
         if let Speak::Http(first) = &mut connecting.speak {
             *first = asked.map(|request| redirected(*request, answer.status, same));
         }
@@ -567,13 +565,18 @@ impl crate::engine::Core {
     }
 }
 
-/// What is asked of the place that a redirect leads to (RFC 9110, section 15.4).
-fn redirected(mut request: ClientRequest, status: StatusCode, same_server: bool) -> ClientRequest {
-    let becomes_get = match status.code() {
+/// Whether a redirect asks for another resource, instead of the same of another place (RFC 9110, sections 15.4.2 to 15.4.4).
+fn becomes_get(request: &ClientRequest, status: StatusCode) -> bool {
+    match status.code() {
         303 => request.method != "HEAD",
         301 | 302 => request.method == "POST",
         _ => false,
-    };
+    }
+}
+
+/// What is asked of the place that a redirect leads to (RFC 9110, section 15.4).
+fn redirected(mut request: ClientRequest, status: StatusCode, same_server: bool) -> ClientRequest {
+    let becomes_get = becomes_get(&request, status);
     if becomes_get {
         request.method = "GET".to_owned();
         request.content = Content::Empty;

@@ -167,6 +167,8 @@ pub enum RedirectError {
     Location(UrlError),
     /// It leads from TLS to a connection without it.
     Insecure,
+    /// Where it leads could not be connected to.
+    Connect(Box<ConnectError>),
 }
 
 impl ConnectError {
@@ -178,12 +180,23 @@ impl ConnectError {
             Self::Unreachable(_) | Self::TimedOut { .. } | Self::Lost { .. } | Self::Full => true,
             Self::Status(refusal) => matches!(refusal.status.code(), 408 | 425 | 429 | 500 | 502 | 503 | 504),
             Self::Proxy(error) => error.is_transient(),
-            Self::Exchange(error) => matches!(error, ExchangeError::Truncated),
+            Self::Exchange(error) => error.is_transient(),
             #[cfg(feature = "tls")]
             Self::Tls(_) | Self::TlsConfig(_) => false,
             #[cfg(feature = "deflate")]
             Self::Extension(_) => false,
             Self::Url(_) | Self::Request(_) | Self::NoTls | Self::Handshake(_) | Self::Rejected => false,
+        }
+    }
+}
+
+impl ExchangeError {
+    /// As [`ConnectError::is_transient`].
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Truncated => true,
+            Self::Redirect(RedirectError::Connect(error)) => error.is_transient(),
+            _ => false,
         }
     }
 }
@@ -301,6 +314,7 @@ impl fmt::Display for RedirectError {
             Self::NoLocation => f.write_str("it does not say where to"),
             Self::Location(error) => write!(f, "its target cannot be used: {error}"),
             Self::Insecure => f.write_str("it leads from TLS to a connection without"),
+            Self::Connect(error) => write!(f, "where it leads, {error}"),
         }
     }
 }
@@ -309,6 +323,7 @@ impl std::error::Error for RedirectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Location(error) => Some(error),
+            Self::Connect(error) => Some(&**error),
             Self::TooMany | Self::NoLocation | Self::Insecure => None,
         }
     }

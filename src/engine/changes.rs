@@ -132,8 +132,8 @@ impl Core {
     /// The host would not watch a descriptor.
     fn refused(&mut self, index: u32, error: std::io::Error) {
         log::warn!(target: "lodger::host", "the host refused a descriptor: {error}");
-        if let Role::WakeUp = self.link(index).role {
-            // Without it other threads are heard late; it is offered again.
+        if matches!(self.link(index).role, Role::WakeUp | Role::Resolver { .. }) {
+            // Without it other threads, or answers, are heard late; it is offered again.
             self.link(index).flags.insert(Flags::REFUSED);
             let at = self.now().after(WAKE_AGAIN);
             self.timers.arm(at, super::timers::Timer::Wake);

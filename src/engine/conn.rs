@@ -38,6 +38,8 @@ pub(crate) struct Cold {
     pub(crate) lost: usize,
     /// Who is told when it ends.
     pub(crate) parent: Option<Key>,
+    /// It is to be paused as soon as there is something to pause.
+    pub(crate) pausing: bool,
     /// How a client's conn comes to its link.
     pub(crate) connecting: Option<Key>,
     /// What it hears once it has opened.

@@ -6,7 +6,7 @@ use super::conn::{Conn, NO_LINK};
 use super::link::{Link, State};
 use super::store::Key;
 use super::timers::{Timer, TimerId};
-use crate::client::{Attempt, Connect, ConnectError, Host, Step};
+use crate::client::{Attempt, Connect, ConnectError, ExchangeError, Host, RedirectError, Step};
 use crate::error::SendError;
 use crate::handler::CloseReason;
 use crate::host::Ready;
@@ -39,6 +39,8 @@ pub(crate) struct Connecting {
     stagger: TimerId,
     /// Redirects followed in a row.
     pub(crate) redirects: u8,
+    /// They have led to another server than was asked for.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// What is spoken once the connection stands.
@@ -69,9 +71,13 @@ pub(crate) enum Asker {
 impl Core {
     /// Makes a conn, and begins to connect it. There is none any more once the context leaves: a handler that connects again in
     /// `closed` would have it go on for ever.
-    pub(crate) fn connect(&mut self, connect: Connect, speak: Speak) -> Option<Key> {
+    pub(crate) fn connect(&mut self, mut connect: Connect, speak: Speak) -> Option<Key> {
         if self.leaving {
             return None;
+        }
+        connect.url = connect.url.map(|url| url.speaking(&speak));
+        if connect.url.as_ref().is_ok_and(|url| matches!(url.host, Host::Unix(_))) {
+            connect.proxy = None;
         }
         let conn = self.conns.insert(Conn::new(NO_LINK));
         let delay = connect.delay;
@@ -86,6 +92,7 @@ impl Core {
             deadline: TimerId::NONE,
             stagger: TimerId::NONE,
             redirects: 0,
+            is_elsewhere: false,
         });
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.unopened = true;
@@ -107,6 +114,29 @@ impl Core {
     /// Whether the first event of a client's conn is still to come: until then nothing else reaches its handler.
     pub(crate) fn is_connecting(&self, conn: Key) -> bool {
         self.is_unopened(conn) && self.connecting_of(conn).is_some()
+    }
+
+    /// Notes what is wanted of a conn that is not connected, or on its way to where a redirect leads.
+    #[cold]
+    pub(crate) fn want_when_connected(&mut self, conn: Key, want: impl FnOnce(&mut Conn)) {
+        if self.connecting_of(conn).is_some()
+            && let Some(conn) = self.live(conn)
+        {
+            want(conn);
+        }
+    }
+
+    /// Does what was wanted before a conn had its link.
+    fn do_what_was_wanted(&mut self, conn: Key) {
+        let Some(conn) = self.live(conn) else { return };
+        let (index, cold) = (conn.link, conn.cold.as_mut());
+        let pausing = cold.is_some_and(|cold| std::mem::take(&mut cold.pausing));
+        if self.links.at(index).is_some() {
+            self.room_wanted(index);
+            if pausing {
+                self.pause(index);
+            }
+        }
     }
 
     /// Why nothing can be sent on a conn that has no link.
@@ -377,6 +407,7 @@ impl Core {
             conn.cold().connecting = None;
         }
         self.opened(conn);
+        self.do_what_was_wanted(conn);
     }
 
     /// Goes on at another place, over a new connection.
@@ -395,7 +426,14 @@ impl Core {
     /// The conn will not be connected.
     pub(crate) fn connect_failed(&mut self, conn: Key, error: ConnectError) {
         let Some(link) = self.conns.get(conn).map(|conn| conn.link) else { return };
-        self.end_conn(conn.index, CloseReason::Connect(Box::new(error)), 0);
+        let reason = match self.is_unopened(conn) {
+            true => CloseReason::Connect(Box::new(error)),
+            false => {
+                let error = RedirectError::Connect(Box::new(error));
+                CloseReason::Exchange(Box::new(ExchangeError::Redirect(error)))
+            }
+        };
+        self.end_conn(conn.index, reason, 0);
         if self.links.at(link).is_some() {
             self.end(link, CloseReason::Closed);
         }
@@ -468,6 +506,19 @@ impl Core {
         id
     }
 
+    /// The context leaves: what the application has asked is not answered any more.
+    pub(super) fn end_questions(&mut self) {
+        let tasks = self.lookups.iter().filter_map(|(id, asker)| match asker {
+            Asker::Task(task) => Some((*id, *task)),
+            Asker::Connecting(_) => None,
+        });
+        for (id, task) in tasks.collect::<Vec<_>>() {
+            self.forget_lookup(id);
+            self.answers.push_back((task, Err(ResolveError::Leaving)));
+            self.work = true;
+        }
+    }
+
     /// The same for a task of the application's, which gets its answer in a service call.
     pub(crate) fn ask_for_application(&mut self, lookup: &Lookup, question: Key) {
         let known = match lookup {
@@ -504,13 +555,12 @@ impl Core {
 
     /// Has the resolver do something, and does what it asks for.
     fn with_resolver(&mut self, act: impl FnOnce(&mut dyn Resolver, &mut Hands<'_>)) {
-        let Some(mut resolver) = self.resolver.take() else { return };
+        let Some(resolver) = &mut self.resolver else { return };
         let now = self.env.now();
         let mut actions = Vec::new();
         let env = &mut self.env;
         let mut random = |bytes: &mut [u8]| env.random(bytes);
-        act(&mut *resolver, &mut Hands::new(now, &mut random, &mut actions));
-        self.resolver = Some(resolver);
+        act(&mut **resolver, &mut Hands::new(now, &mut random, &mut actions));
         for action in actions {
             self.do_for_resolver(action);
         }
@@ -558,6 +608,11 @@ impl Core {
     fn link_of_resolver(&self, wanted: RawFd) -> Option<u32> {
         let (_, link) = self.resolver_links.iter().find(|(number, _)| *number == wanted)?;
         self.links.get(*link).map(|_| link.index)
+    }
+
+    /// The links of the resolver's descriptors.
+    pub(crate) fn resolver_links(&self) -> impl Iterator<Item = u32> {
+        self.resolver_links.iter().map(|(_, link)| link.index)
     }
 
     /// How many descriptors are the resolver's.

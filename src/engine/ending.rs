@@ -85,7 +85,7 @@ impl Core {
             // A closing connection is only read for the peer's Close.
             Role::WebSocket(websocket) if !websocket.closing.may_send() => return,
             // What comes first is the outcome.
-            Role::Client(client) if !client.may_pause() => return,
+            Role::Client(client) if !client.is_busy() => return,
             // There is no content to hold back.
             Role::Http(server) if server.phase != Phase::Exchange => return,
             _ => {}
@@ -117,20 +117,16 @@ impl Core {
         {
             self.resume_later(index);
         }
-        match &self.link(index).role {
+        let link = self.link(index);
+        match &link.role {
             Role::WebSocket(websocket) if websocket.closing.may_send() => self.begin_websocket_timers(index),
             Role::Http(server) if server.phase == Phase::Exchange && !server.received => {
                 let limits = self.limits(index);
                 self.arm_phase(index, limits.body_stall);
             }
             Role::Client(client) => {
-                let (content, response) =
-                    (matches!(client.phase, ClientPhase::Content), client.awaits_response());
-                let limits = self.limits(index);
-                if content {
-                    self.arm_phase(index, limits.body_stall);
-                } else if response {
-                    self.arm_phase(index, limits.response);
+                if let Some(wait) = client.waits_at_most(&link.limits) {
+                    self.arm_phase(index, wait);
                 }
             }
             _ => {}
@@ -283,6 +279,7 @@ impl Core {
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
         self.end_connecting();
+        self.end_questions();
         for index in self.all_links() {
             if self.link(index).state == State::Ended {
                 continue;

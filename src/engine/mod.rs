@@ -428,6 +428,7 @@ impl Core {
         self.interrupt(index);
         self.timers.cancel(&mut phase);
         self.left_handshake(index);
+        self.take_back_offer(index);
         match &self.link(index).role {
             Role::Connecting(key) => {
                 let key = *key;
@@ -840,14 +841,19 @@ impl Core {
             // The handshake needs our half; what ends it comes again behind that.
             return;
         }
-        if ends && link.tls.is_some() && self.close_secure(index) {
+        // After both Closes it is the server that ends the connection (RFC 6455, section 7.1.1).
+        let is_the_servers =
+            matches!(&link.role, Role::WebSocket(websocket) if websocket.leaves_end_to_server());
+        if ends && !is_the_servers && link.tls.is_some() && self.close_secure(index) {
             return;
         }
         let link = self.links.at_mut(index).expect("just used");
         let Some(fd) = &link.fd else { return };
         match link.state {
             State::Finishing => {
-                self.net.shutdown_write(fd.as_fd());
+                if !is_the_servers {
+                    self.net.shutdown_write(fd.as_fd());
+                }
                 link.state = State::Lingering;
                 if link.flags.contains(Flags::END_RECEIVED) {
                     self.end(index, CloseReason::Closed);
@@ -867,6 +873,10 @@ impl Core {
             }
             // An HTTP exchange that waited for the socket may be over now.
             State::Open if matches!(link.role, Role::Http(_)) => self.resume_later(index),
+            // A request has left: the response has its time from here.
+            State::Open if matches!(&link.role, Role::Client(client) if client.is_busy()) => {
+                self.arm_client(index)
+            }
             // Our Close has left: the peer's has its time from here.
             State::Open if matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send()) =>
             {

@@ -119,10 +119,14 @@ impl Core {
         }
     }
 
-    /// A client begins to speak TLS: says what comes first.
-    pub(crate) fn begin_client_tls(&mut self, index: u32, tls: Tls) {
+    /// A client begins to speak TLS: says what comes first, and looks at what has come already.
+    pub(crate) fn begin_client_tls(&mut self, index: u32, tls: Tls, records: &mut [u8]) {
         self.link(index).secure(tls);
         self.decrypt(index, &mut [], &mut []);
+        if !records.is_empty() && self.link(index).state == State::Open {
+            // A handshake is not completed by what precedes its first message, so that there is nothing to hand over.
+            self.decrypt(index, records, &mut vec![0; records.len()]);
+        }
     }
 
     fn decrypt(&mut self, index: u32, records: &mut [u8], plain: &mut [u8]) -> Filled {

@@ -13,8 +13,9 @@ use crate::engine::timers::Tick;
 use crate::error::SendError;
 use crate::handler::{Flow, Notice};
 use crate::http::{ClientRequest, Content, Fields, RequestError};
+use crate::limits::Limits;
 use crate::role::Role;
-use crate::ws::extension::Deflate;
+use crate::ws::extension::Offered;
 use crate::ws::opening::ClientKey;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) enum Phase {
     /// The TLS handshake is under way, or is about to begin.
     Securing,
     /// The opening handshake of WebSocket was sent, with this extension offered.
-    Opening(ClientKey, Option<Deflate>),
+    Opening(ClientKey, Option<Offered>),
     /// No request is under way.
     Idle,
     /// A response is awaited.
@@ -79,14 +80,15 @@ impl Client {
         matches!(self.phase, Phase::Response | Phase::Content)
     }
 
-    /// Whether there is something that may be held back.
-    pub(crate) fn may_pause(&self) -> bool {
-        matches!(self.phase, Phase::Response | Phase::Content)
-    }
-
-    /// Whether all of the request is out, so that the response has its time.
-    pub(crate) fn awaits_response(&self) -> bool {
-        matches!(self.phase, Phase::Response) && self.request == Output::Complete
+    /// How long it waits for what it waits for, from when that begins or began anew.
+    pub(crate) fn waits_at_most(&self, limits: &Limits) -> Option<Duration> {
+        match (&self.phase, self.expecting) {
+            (Phase::Content, _) => Some(limits.body_stall),
+            (Phase::Idle, _) => Some(limits.keep_alive),
+            (Phase::Response, Some(wait)) => Some(wait),
+            (Phase::Response, None) => (self.request == Output::Complete).then_some(limits.response),
+            _ => None,
+        }
     }
 
     /// What the request that is under way means for its response.
@@ -101,6 +103,14 @@ impl Core {
             Role::Client(client) => Some(client),
             _ => None,
         }
+    }
+
+    /// What was offered in an opening handshake, which is over.
+    pub(crate) fn take_back_offer(&mut self, index: u32) -> Option<Offered> {
+        let Some(Client { phase: Phase::Opening(_, offered), .. }) = self.client(index) else { return None };
+        let offered = offered.take()?;
+        self.pools.take_back_offer(&offered);
+        Some(offered)
     }
 
     /// The link of a conn that is an HTTP client's.
@@ -141,7 +151,7 @@ impl Core {
         let Some(client) = self.client(index) else { return Ok(Flow::Ready) };
         let key = client.connecting;
         let Some(connecting) = self.connecting.get(key) else { return Ok(Flow::Ready) };
-        let connect = &connecting.connect;
+        let (connect, is_elsewhere) = (&connecting.connect, connecting.is_elsewhere);
         let Ok(url) = &connect.url else { return Ok(Flow::Ready) };
         let host = connect.host.as_deref().unwrap_or(&url.authority);
         let fields = connect.request_fields()?;
@@ -159,29 +169,31 @@ impl Core {
         let content = if expecting.is_none() { ask::content(&request) } else { &[] };
         let flow = self.push(index, &head, content);
         self.pool.give(head);
-        let whole = expecting.is_none() && !matches!(request.content, Content::Stream { .. });
+        let in_pieces = matches!(request.content, Content::Stream { .. }) && delimiting != Delimiting::None;
+        let whole = expecting.is_none() && !in_pieces;
         if let Some(client) = self.client(index) {
             client.request = if whole { Output::Complete } else { Output::Content(delimiting) };
             client.expecting = expecting;
-            client.keep_alive = !request.close;
+            client.keep_alive = !request.close && !is_elsewhere;
             client.asked = Some(Box::new(request));
             client.phase = Phase::Response;
             client.seen = 0;
             client.interim = 0;
         }
-        match expecting {
-            Some(wait) => self.arm_phase(index, wait),
-            None if whole => self.await_response(index),
-            None => {}
-        }
+        self.arm_client(index);
         self.mark(index);
         Ok(flow)
     }
 
-    /// The response has its time from here.
-    fn await_response(&mut self, index: u32) {
-        let limits = self.limits(index);
-        self.arm_phase(index, limits.response);
+    /// What a client waits for has its time from here.
+    pub(crate) fn arm_client(&mut self, index: u32) {
+        self.cancel_phase(index);
+        let link = self.link(index);
+        let Role::Client(client) = &link.role else { return };
+        if let Some(wait) = client.waits_at_most(&link.limits).filter(|_| !link.flags.contains(Flags::PAUSED))
+        {
+            self.arm_phase(index, wait);
+        }
     }
 
     /// The content of a request that has waited for it goes out; or, where it comes in pieces, may.
@@ -197,10 +209,8 @@ impl Core {
                 if let Some(client) = self.client(index) {
                     client.request = Output::Complete;
                 }
-                self.await_response(index);
             }
             _ => {
-                self.cancel_phase(index);
                 let conn = self.link(index).conn;
                 if let Some(key) = self.conns.key_at(conn) {
                     self.notice(key, Notice::Writable);
@@ -210,6 +220,7 @@ impl Core {
         if let Some(client) = self.client(index) {
             client.asked = asked;
         }
+        self.arm_client(index);
     }
 
     /// Sends a piece of a request's content.
@@ -259,15 +270,13 @@ impl Core {
         let Some(client) = self.client(index) else { return };
         client.request = Output::Complete;
         if matches!(client.phase, Phase::Response) {
-            self.await_response(index);
+            self.arm_client(index);
         }
     }
 
     /// The head of a response is there: its content follows.
     pub(crate) fn begin_content(&mut self, index: u32, answer: &Answer<'_>, content: Decoder) {
-        self.cancel_phase(index);
         let now = self.now();
-        let limits = self.limits(index);
         let link = self.link(index);
         link.flags.insert(Flags::TIMED);
         let Role::Client(client) = &mut link.role else { return };
@@ -278,12 +287,12 @@ impl Core {
         client.content = content;
         client.phase = Phase::Content;
         client.active = now;
-        self.arm_phase(index, limits.body_stall);
+        self.arm_client(index);
     }
 
-    /// The response is complete: another request may follow, if both sides can go on.
-    pub(crate) fn response_complete(&mut self, index: u32) {
-        self.cancel_phase(index);
+    /// The response is complete: another request may follow, if both sides can go on, and nothing is there that no request has
+    /// asked for.
+    pub(crate) fn response_complete(&mut self, index: u32, is_all: bool) {
         let link = self.link(index);
         link.flags.remove(Flags::TIMED);
         let open = link.state == State::Open && !link.flags.contains(Flags::END_RECEIVED);
@@ -291,6 +300,7 @@ impl Core {
         client.phase = Phase::Idle;
         client.asked = None;
         client.used = true;
-        client.keep_alive &= open && client.request == Output::Complete;
+        client.keep_alive &= open && is_all && client.request == Output::Complete;
+        self.arm_client(index);
     }
 }

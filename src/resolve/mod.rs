@@ -128,6 +128,8 @@ pub enum ResolveError {
     TimedOut,
     /// The resolver does not do look-ups of this kind.
     Unsupported,
+    /// The context leaves its loop.
+    Leaving,
     /// Something else went wrong.
     #[doc(alias("EAI_FAIL", "EAI_SYSTEM"))]
     Failed(Arc<io::Error>),
@@ -138,7 +140,7 @@ impl ResolveError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Again | Self::Busy | Self::TimedOut | Self::Failed(_) => true,
-            Self::NotFound | Self::Unsupported => false,
+            Self::NotFound | Self::Unsupported | Self::Leaving => false,
         }
     }
 }
@@ -151,6 +153,7 @@ impl fmt::Display for ResolveError {
             Self::Busy => f.write_str("too many look-ups wait: try again when some have been answered"),
             Self::TimedOut => f.write_str("no answer in time: try again, or check the name servers"),
             Self::Unsupported => f.write_str("the resolver does not do look-ups of this kind: use another"),
+            Self::Leaving => f.write_str("the context leaves its loop"),
             Self::Failed(error) => write!(f, "look-up failed: {error}"),
         }
     }
@@ -160,7 +163,8 @@ impl std::error::Error for ResolveError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed(error) => Some(&**error),
-            Self::NotFound | Self::Again | Self::Busy | Self::TimedOut | Self::Unsupported => None,
+            Self::NotFound | Self::Again | Self::Busy | Self::TimedOut => None,
+            Self::Unsupported | Self::Leaving => None,
         }
     }
 }

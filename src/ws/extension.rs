@@ -8,9 +8,9 @@
 use super::{Event, ReceiveError, Receiver, Settings, Spare};
 
 #[cfg(feature = "deflate")]
-pub(crate) use super::deflate::{Deflate, Deflated, Extended, Forms, Pools};
+pub(crate) use super::deflate::{Deflate, Deflated, Extended, Forms, Offered, Pools};
 #[cfg(not(feature = "deflate"))]
-pub(crate) use none::{Deflate, Deflated, Extended, Forms, Pools};
+pub(crate) use none::{Deflate, Deflated, Extended, Forms, Offered, Pools};
 
 /// Where a link's events come from, out of its place while handlers run: an event borrows from it.
 pub(crate) enum Reading {
@@ -74,6 +74,11 @@ mod none {
     #[derive(Clone, Copy)]
     pub(crate) enum Deflate {}
 
+    #[derive(Clone, Copy)]
+    pub(crate) struct Offered {
+        pub(crate) options: Deflate,
+    }
+
     pub(crate) enum Deflated {}
 
     pub(crate) enum Extended {}
@@ -93,8 +98,12 @@ mod none {
             match *options {}
         }
 
-        pub(crate) fn offered(&self, options: &Deflate) -> Deflate {
+        pub(crate) fn offered(&mut self, options: &Deflate) -> Offered {
             match *options {}
+        }
+
+        pub(crate) fn take_back_offer(&mut self, offered: &Offered) {
+            match offered.options {}
         }
 
         pub(crate) fn take_back(&mut self, deflated: Deflated) {

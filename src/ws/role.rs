@@ -3,7 +3,7 @@
 use super::extension::{Deflated, Reading};
 use super::frame::{FIN, MAX_CONTROL};
 use super::{
-    CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Receive,
+    CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Outcome, Receive,
     ReceiveError, Receiver, SendPieceError, Sender, Settings, Shared, Side, encode_close, mask,
 };
 use crate::engine::buffer::Gathered;
@@ -89,6 +89,12 @@ impl WebSocket {
     pub(crate) fn extend(&mut self, deflated: Deflated) {
         self.kind.insert(Kind::EXTENDED);
         self.cold().deflated = Some(Box::new(deflated));
+    }
+
+    /// Whether it is for the server to end the connection: both have sent a Close, and we are the client.
+    pub(crate) fn leaves_end_to_server(&self) -> bool {
+        let both = matches!(self.closing, Closing::CloseReceived | Closing::Done(Outcome::Clean));
+        both && self.kind.contains(Kind::CLIENT)
     }
 
     pub(crate) fn deflated(&mut self) -> Option<&mut Deflated> {
@@ -407,7 +413,8 @@ impl Core {
     /// Whether a conn's handler still hears something besides the end: neither side has begun to close.
     pub(crate) fn hears(&mut self, conn: Key) -> bool {
         let Some(index) = self.live(conn).map(|conn| conn.link) else { return false };
-        let Some((_, link)) = self.links.at(index) else { return false };
+        // Without a link it is on its way to where a redirect leads.
+        let Some((_, link)) = self.links.at(index) else { return self.connecting_of(conn).is_some() };
         let closing = matches!(&link.role, Role::WebSocket(websocket) if !websocket.closing.may_send());
         link.state == State::Open && !closing && !link.flags.contains(Flags::RELEASING)
     }

@@ -3,7 +3,7 @@
 
 use super::authority::Authority;
 use super::town::{MILLI, Script, TIMEOUT, Town, peer};
-use lodger::client::{ConnectError, Step};
+use lodger::client::{ConnectError, ExchangeError, RedirectError, Step};
 use lodger::http::ClientRequest;
 use lodger::sim::{Endpoint, Reach, Server};
 use lodger::ws::CloseCode;
@@ -190,10 +190,10 @@ fn a_shutdown_ends_those_that_are_under_way_and_lets_none_begin() {
         let reason = stuck.town.end();
         assert!(matches!(reason, CloseReason::Leaving), "{step}: {reason:?}");
         let connect = connect(&mut stuck.town, step);
-        stuck.town.ws(connect, Script::quiet());
+        let id = stuck.town.ws(connect, Script::quiet());
+        assert!(stuck.town.context.io().conn(id).is_none());
         stuck.town.run();
-        assert!(matches!(stuck.town.end(), CloseReason::Leaving));
-        assert_eq!(stuck.town.log().len(), 2);
+        assert_eq!(stuck.town.log().len(), 1);
         check_gone(stuck);
     }
 }
@@ -288,7 +288,8 @@ fn a_redirect_that_leads_nowhere_ends_an_exchange_in_time() {
     town.run_for(TIMEOUT - MILLI);
     assert_eq!(town.log(), ["connected"]);
     town.run_for(2 * MILLI);
-    let error = town.connect_error();
-    assert!(matches!(error, ConnectError::TimedOut { step: Step::Resolving, .. }), "{error:?}");
+    let CloseReason::Exchange(error) = town.end() else { panic!("{:?}", town.log()) };
+    let ExchangeError::Redirect(RedirectError::Connect(error)) = &*error else { panic!("{error:?}") };
+    assert!(matches!(**error, ConnectError::TimedOut { step: Step::Resolving, .. }), "{error:?}");
     assert_eq!((town.log().len(), town.descriptors()), (1, 0));
 }

@@ -188,6 +188,9 @@ fn reply_length(input: &[u8]) -> Result<Option<usize>, ProxyError> {
 fn encode_credentials(credentials: &Credentials) -> Result<Vec<u8>, ProxyError> {
     let mut message = vec![1];
     for text in [&credentials.user, &credentials.password] {
+        if text.is_empty() {
+            return Err(ProxyError::Credentials);
+        }
         message.push(text.len().try_into().map_err(|_| ProxyError::Credentials)?);
         message.extend_from_slice(text.as_bytes());
     }

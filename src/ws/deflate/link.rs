@@ -18,6 +18,13 @@ pub(crate) struct Deflated {
     reserved: usize,
 }
 
+/// What a client has offered, and what is counted for it until it is answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Offered {
+    pub(crate) options: Deflate,
+    reserved: usize,
+}
+
 /// What the connections of a context share.
 #[derive(Debug)]
 pub(crate) struct Pools {
@@ -56,24 +63,32 @@ impl Pools {
 
     /// What a client is to offer: these options, or without context takeover where there is no memory for it. Written out,
     /// [`Deflate::offer`] of it is the value of Sec-WebSocket-Extensions.
-    pub(crate) fn offered(&self, options: &Deflate) -> Deflate {
+    pub(crate) fn offered(&mut self, options: &Deflate) -> Offered {
         let most = options.memory(&Parameters::default(), Side::Client);
         let fits = most <= self.budget.limit().saturating_sub(self.budget.used());
-        if fits { *options } else { options.without_context_takeover() }
+        let (options, reserved) =
+            if fits { (*options, most) } else { (options.without_context_takeover(), 0) };
+        self.budget.add(reserved);
+        Offered { options, reserved }
+    }
+
+    /// Nothing comes of an offer any more, or something else is counted for it.
+    pub(crate) fn take_back_offer(&mut self, offered: &Offered) {
+        self.budget.release(offered.reserved);
     }
 
     /// What the server has accepted of that: all values of Sec-WebSocket-Extensions in its response. `None` if it has declined.
     /// With an error, the connection has to be failed.
     pub(crate) fn accepted<'a>(
         &mut self,
-        offered: &Deflate,
+        offered: &Offered,
         values: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Option<Deflated>, ResponseError> {
-        let Some(parameters) = offered.accepted(values)? else { return Ok(None) };
-        let reserved = offered.memory(&parameters, Side::Client);
-        // It was looked at when the offer was made; what others have taken since is no reason to fail.
+        let options = &offered.options;
+        let Some(parameters) = options.accepted(values)? else { return Ok(None) };
+        let reserved = options.memory(&parameters, Side::Client);
         self.budget.add(reserved);
-        Ok(Some(Deflated::new(offered, parameters, Side::Client, reserved)))
+        Ok(Some(Deflated::new(options, parameters, Side::Client, reserved)))
     }
 
     /// What is known without looking at the connections.

@@ -72,7 +72,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use link::{Deflated, Extended, Forms, Pools};
+pub(crate) use link::{Deflated, Extended, Forms, Offered, Pools};
 
 pub use codec::{Compressor, Decompressor, Progress, Setting, Step};
 pub use live::{Live, Metrics, Volume};
