@@ -1333,6 +1333,9 @@ impl<D> Drop for Context<D> {
     fn drop(&mut self) {
         if self.abandoned {
             self.io.abandon_remote();
+            if let Some(resolver) = self.io.core.resolver.take() {
+                resolver.abandon();
+            }
             return self.io.core.abandon();
         }
         self.io.close_remote();

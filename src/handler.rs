@@ -187,7 +187,8 @@ pub enum Flow {
 pub struct Closed {
     /// Why.
     pub reason: CloseReason,
-    /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end.
+    /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end. Over TLS those that were
+    /// encrypted count as they were to be sent, with what that adds: 22 bytes for each record of TLS 1.3.
     pub unsent: usize,
 }
 

@@ -597,7 +597,7 @@ impl<D> Io<D> {
     }
 
     /// Adopts a stream socket on which somebody else has accepted a WebSocket: the response to the opening handshake was
-    /// sent. Frames in `read_already` come first. The handler's `opened` is not called, since there is no request to show.
+    /// sent, without extensions. Frames in `read_already` come first. The handler's `opened` is not called, since there is no request to show.
     ///
     /// # Errors
     ///
@@ -695,6 +695,9 @@ impl<D> Io<D> {
     /// [`closed`](crate::ws::Handler::closed) with [`CloseReason::Connect`](crate::CloseReason::Connect). `close` and
     /// `abort` give up meanwhile.
     ///
+    /// While the context leaves or shuts down nothing is connected any more: the handler is dropped unheard, and the name finds
+    /// nothing.
+    ///
     /// ```
     /// use lodger::{Connect, Context, Cx, http, ws};
     ///
@@ -737,13 +740,13 @@ impl<D> Io<D> {
     }
 
     fn begin(&mut self, connect: Connect, speak: Speak, handler: AnyHandler<D>) -> ConnId {
-        let conn = self.core.connect(connect, speak);
+        let Some(conn) = self.core.connect(connect, speak) else { return ConnId(Key::NONE) };
         self.put(Fresh::Handler(conn, handler));
         ConnId(conn)
     }
 
     /// Asks the resolver for the addresses of a name, or the name of an address
-    /// ([`Conn::peer`](crate::Conn::peer)). `then` gets the answer, in a service call.
+    /// ([`Conn::peer`](crate::Conn::peer)). `then` gets the answer, in a service call; it is dropped with the context.
     ///
     /// ```
     /// use lodger::{Context, resolve::{Found, Lookup}};

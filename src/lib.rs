@@ -91,7 +91,7 @@
 //! - `tls-aws-lc-rs`, `tls-ring`: `tls` with the cryptography of AWS-LC or of ring; `tls` alone takes a provider of the
 //!   application's. `tls-webpki-roots` and `tls-native-roots` add roots to trust.
 //! - `peer-names`: the names of peers' addresses, by `getnameinfo`.
-//! - `deflate`: permessage-deflate (RFC 7692).
+//! - `deflate`: compressed messages, permessage-deflate (RFC 7692): [`Site`]`::deflate`, and the module `ws::deflate`.
 //! - `sim`: the simulated world, for tests.
 
 #![forbid(unsafe_code)]
@@ -155,6 +155,10 @@ struct Readme;
 #[cfg(all(doctest, feature = "tls-ring"))]
 #[doc = include_str!("../docs/tls.md")]
 struct TlsPage;
+
+#[cfg(all(doctest, feature = "deflate"))]
+#[doc = include_str!("../docs/deflate.md")]
+struct DeflatePage;
 
 #[cfg(all(doctest, feature = "libc", target_os = "linux"))]
 #[doc = include_str!("../docs/adapters.md")]

@@ -1,5 +1,15 @@
 //! Clients in the simulated world: every outcome of connecting, and what is spoken after it.
 
+#[path = "tls/authority.rs"]
+#[allow(dead_code, reason = "the tests of servers use all of it")]
+mod authority;
+#[path = "client/errors.rs"]
+mod errors;
+#[path = "client/steps.rs"]
+mod steps;
+#[path = "client/town.rs"]
+mod town;
+
 use lodger::sim::World;
 use lodger::{Closed, Connect, Context, Cx, Decision, Io, Listen, Request, Response, Site, http, ws};
 use std::time::Duration;

@@ -150,10 +150,13 @@ fn decide(websocket: bool, method: &str, path: &str) -> Decision<Data> {
     }
 }
 
-const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-const UPGRADE_PIECES: &[u8] = b"GET /s HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+/// The opening handshake of a client.
+fn upgrade(path: &str, offer: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
+    )
+}
 
 fuzz_target!(|data: &[u8]| {
     let (head, input) = common::split(data, 6);
@@ -176,13 +179,21 @@ fuzz_target!(|data: &[u8]| {
         ..Limits::default()
     };
     let held = limits.send_max + 2 * limits.message + limits.head;
-    let site = context.io().add_site(Site::new().protocol("", accept).limits(limits));
+    let mut deflate = ws::Deflate::default();
+    deflate.threshold = usize::from(seed >> 2);
+    deflate.server_no_context_takeover = seed & 1 == 0;
+    deflate.client_no_context_takeover = seed & 2 == 0;
+    let site = context.io().add_site(Site::new().protocol("", accept).limits(limits).deflate(deflate));
     let listener =
         context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a simulated address is free");
     let address = context.io().local_addr(listener).expect("it listens");
     let Ok(mut peer) = world.connect(&address) else { return };
     if flags & 8 != 0 {
-        peer.send(if flags & 16 != 0 { UPGRADE_PIECES } else { UPGRADE });
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+        peer.send(upgrade(
+            if flags & 16 != 0 { "/s" } else { "/" },
+            if flags & 128 != 0 { offer } else { "" },
+        ));
     }
     if flags & 32 != 0 {
         peer.read_at_most(300);

@@ -71,6 +71,14 @@ impl<D> Context<D> {
         }
     }
 
+    fn is_to_be_secured(&mut self, index: u32) -> bool {
+        let core = &mut self.io.core;
+        let connecting = core.client(index).map(|client| client.connecting);
+        let connecting = connecting.and_then(|key| core.connecting.get(key));
+        connecting
+            .is_some_and(|connecting| connecting.connect.url.as_ref().is_ok_and(|url| url.scheme.is_secure()))
+    }
+
     /// The client's end of TLS, if the connection is to have any.
     #[cfg(feature = "tls")]
     fn secure(&mut self, index: u32) -> Result<Option<Tls>, ConnectError> {
@@ -224,6 +232,11 @@ impl<D> Context<D> {
         core.pool.give(out);
         match step {
             Ok((used, Progress::More)) => (used, Next::More),
+            // Nobody speaks TLS before it is spoken to: what is there already did not come through the tunnel.
+            Ok((used, Progress::Done)) if used < input.len() && self.is_to_be_secured(index) => {
+                self.connect_failed(index, ConnectError::Proxy(ProxyError::NotAProxy));
+                (input.len(), Next::Again)
+            }
             Ok((used, Progress::Done)) => {
                 self.tunnelled(index, data);
                 (used, Next::Again)

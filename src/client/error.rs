@@ -180,9 +180,7 @@ impl ConnectError {
             Self::Proxy(error) => error.is_transient(),
             Self::Exchange(error) => matches!(error, ExchangeError::Truncated),
             #[cfg(feature = "tls")]
-            Self::Tls(error) => matches!(error, crate::tls::TlsError::Truncated),
-            #[cfg(feature = "tls")]
-            Self::TlsConfig(_) => false,
+            Self::Tls(_) | Self::TlsConfig(_) => false,
             #[cfg(feature = "deflate")]
             Self::Extension(_) => false,
             Self::Url(_) | Self::Request(_) | Self::NoTls | Self::Handshake(_) | Self::Rejected => false,

@@ -135,7 +135,7 @@ impl Gathered {
         Self { bytes: vec![0; GATHERED], len: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }

@@ -15,6 +15,8 @@ use crate::http1::client::{Client, Phase};
 use crate::net::{self, Peer};
 use crate::resolve::{self, Action, Found, Hands, Lookup, LookupId, ResolveError, Resolver};
 use crate::role::Role;
+#[cfg(feature = "tls")]
+use crate::tls::TlsError;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, RawFd};
@@ -65,8 +67,12 @@ pub(crate) enum Asker {
 }
 
 impl Core {
-    /// Makes a conn, and begins to connect it.
-    pub(crate) fn connect(&mut self, connect: Connect, speak: Speak) -> Key {
+    /// Makes a conn, and begins to connect it. There is none any more once the context leaves: a handler that connects again in
+    /// `closed` would have it go on for ever.
+    pub(crate) fn connect(&mut self, connect: Connect, speak: Speak) -> Option<Key> {
+        if self.leaving {
+            return None;
+        }
         let conn = self.conns.insert(Conn::new(NO_LINK));
         let delay = connect.delay;
         let key = self.connecting.insert(Connecting {
@@ -85,14 +91,12 @@ impl Core {
             conn.unopened = true;
             conn.cold().connecting = Some(key);
         }
-        if self.leaving {
-            self.end_conn(conn.index, CloseReason::Leaving, 0);
-        } else if delay.is_zero() {
+        if delay.is_zero() {
             self.begin_connecting(key);
         } else {
             self.arm_deadline(key, delay);
         }
-        conn
+        Some(conn)
     }
 
     /// The entry of a conn that is not connected yet.
@@ -407,6 +411,11 @@ impl Core {
             CloseReason::Io(error) => ConnectError::Lost { step, error: Some(error) },
             CloseReason::PeerEnded => ConnectError::Lost { step, error: None },
             CloseReason::TimedOut(_) => ConnectError::TimedOut { step, attempts: Vec::new() },
+            // An end without a word: as of a connection without TLS.
+            #[cfg(feature = "tls")]
+            CloseReason::Tls(TlsError::HandshakeEnded | TlsError::Truncated) => {
+                ConnectError::Lost { step, error: None }
+            }
             #[cfg(feature = "tls")]
             CloseReason::Tls(error) => ConnectError::Tls(error),
             other => return other,
@@ -430,7 +439,10 @@ impl Core {
     /// Ends what is not connected yet: the context leaves, or winds up.
     pub(super) fn end_connecting(&mut self) {
         let conns: Vec<Key> = self.connecting.iter().map(|(_, connecting)| connecting.conn).collect();
-        let conns = conns.into_iter().filter(|conn| self.is_unopened(*conn)).collect::<Vec<_>>();
+        // Besides those, the ones that are on their way to where a redirect leads.
+        let unlinked = |conn: &Key| self.conns.get(*conn).is_some_and(|conn| conn.link == NO_LINK);
+        let conns: Vec<Key> =
+            conns.into_iter().filter(|conn| self.is_unopened(*conn) || unlinked(conn)).collect();
         for conn in conns {
             self.end_unconnected(conn, CloseReason::Leaving);
         }

@@ -209,7 +209,7 @@ impl Link {
     }
 
     /// Whether it is a connection that is only read, as the host knows, and nothing of it waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_settled(&self) -> bool {
         const WAITING: Flags = Flags::RELEASING
             .union(Flags::REFUSED)

@@ -226,6 +226,10 @@ impl Core {
             Ok(()) => true,
             Err(error) => {
                 self.buffers.output.clear();
+                let lost: usize = parts.iter().map(|part| part.len()).sum();
+                if let Some(conn) = self.conns.at_mut(link.conn) {
+                    conn.cold().lost += lost;
+                }
                 self.transport_failed(index, error);
                 false
             }

@@ -103,7 +103,7 @@ impl Net {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::System => system::read(fd, buffer),
@@ -112,7 +112,7 @@ impl Net {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::System => system::write(fd, bytes),

@@ -72,6 +72,11 @@ pub trait Resolver {
     fn due(&mut self, hands: &mut Hands<'_>) {
         let _ = hands;
     }
+
+    /// Gives up its descriptors' numbers in a forked child ([`Context::abandon`](crate::Context::abandon)), where other threads are
+    /// not there any more and a lock may never come free. The default drops the resolver.
+    #[doc(alias = "fork")]
+    fn abandon(self: Box<Self>) {}
 }
 
 /// What a look-up is known by.

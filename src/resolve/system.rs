@@ -166,6 +166,12 @@ impl Resolver for SystemResolver {
             self.cache.keep(lookup, &answer, hands.now());
         }
     }
+
+    fn abandon(mut self: Box<Self>) {
+        if let Some(thread) = &mut self.thread {
+            thread.is_gone = true;
+        }
+    }
 }
 
 impl Default for SystemResolver {
@@ -236,13 +242,15 @@ impl Cache {
 struct Thread {
     desk: Arc<Desk>,
     wake: OwnedFd,
+    /// It is not there: this is a forked child.
+    is_gone: bool,
 }
 
 impl Thread {
     fn start(ask: &Arc<Ask>, start: Start, hands: &mut Hands<'_>) -> io::Result<Self> {
         let (wake, signal) = Net::System.wake_up()?;
         let desk = Arc::new(Desk { state: Mutex::default(), more: Condvar::new() });
-        let thread = Self { desk: desk.clone(), wake };
+        let thread = Self { desk: desk.clone(), wake, is_gone: false };
         let ask = ask.clone();
         start(Box::new(move || desk.work(&*ask, &signal)))?;
         hands.watch(thread.wake.as_fd(), Interest::READ)?;
@@ -252,7 +260,9 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.desk.close();
+        if !self.is_gone {
+            self.desk.close();
+        }
     }
 }
 

@@ -27,6 +27,10 @@ impl Endpoint {
     }
 
     /// Sends bytes.
+    ///
+    /// # Panics
+    ///
+    /// Panics when this side has finished: what it sent then could neither arrive nor be waited for.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream(|stream, side| stream.endpoint_sends(side, bytes.as_ref()));
     }

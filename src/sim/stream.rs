@@ -195,7 +195,9 @@ impl Stream {
         end.incoming.clear();
         end.outbox.clear();
         if connecting {
+            // Nobody answers it any more.
             other.holder = Holder::Closed;
+            self.connecting = false;
         } else if resets && !over {
             self.reset_from_peer(1 - side, odds);
         } else if !over {
@@ -265,7 +267,9 @@ impl Stream {
     }
 
     pub(super) fn endpoint_sends(&mut self, side: usize, bytes: &[u8]) {
-        self.ends[side].outbox.extend(bytes);
+        let end = &mut self.ends[side];
+        assert!(bytes.is_empty() || end.ending != Ending::Finish, "an endpoint sends after it has finished");
+        end.outbox.extend(bytes);
     }
 
     pub(super) fn endpoint_finishes(&mut self, side: usize) {

@@ -173,3 +173,14 @@ fn a_peer_that_does_not_read_is_given_up_at_the_limit_and_not_before() {
     assert!(peer.was_reset());
     world.leave(&mut context, &mut ended);
 }
+
+#[test]
+#[should_panic(expected = "an endpoint sends after it has finished")]
+fn sending_behind_the_own_end_is_a_mistake_that_is_told() {
+    let mut world = World::new(1);
+    let (_fd, mut peer) = world.socket().unwrap();
+    peer.send("all");
+    peer.finish();
+    peer.send("");
+    peer.send("more");
+}

@@ -4,7 +4,7 @@
 //! count records in either direction, and to know what may still come after a handshake. A connection of rustls keeps what only
 //! its handshake needs, and is more than twice as large.
 
-use super::transport::Received;
+use super::handshake::Received;
 use super::{Facts, TlsError};
 use crate::transport::Records;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -315,8 +315,7 @@ impl Established {
     /// Whether there can be such a message, before it is kept.
     fn expect(&self, typ: HandshakeType, length: usize) -> Result<(), Failure> {
         let longest = match (&self.renewal, typ) {
-            (Renewal::Server(_) | Renewal::Client(_), HandshakeType::KeyUpdate) if length == 1 => 1,
-            (Renewal::Server(_) | Renewal::Client(_), HandshakeType::KeyUpdate) => 0,
+            (Renewal::Server(_) | Renewal::Client(_), HandshakeType::KeyUpdate) => 1,
             (Renewal::Client(_), HandshakeType::NewSessionTicket) => MESSAGE,
             (Renewal::Never, typ) if typ == self.hello => MESSAGE,
             _ => return Err(unexpected()),
@@ -480,3 +479,6 @@ fn key_and_iv(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Error>
         _ => Err(UnsupportedOperationError.into()),
     }
 }
+
+#[cfg(all(test, any(feature = "tls-aws-lc-rs", feature = "tls-ring")))]
+mod tests;

@@ -47,6 +47,7 @@ mod error;
 mod established;
 pub(crate) mod expiry;
 mod facts;
+mod handshake;
 pub(crate) mod hello;
 mod identity;
 mod pem;

@@ -32,9 +32,9 @@ macro_rules! data {
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A chain and its key, in PEM.
-struct Issued {
-    chain: Vec<u8>,
-    key: Vec<u8>,
+pub(super) struct Issued {
+    pub(super) chain: Vec<u8>,
+    pub(super) key: Vec<u8>,
 }
 
 impl Authority {
@@ -51,7 +51,7 @@ impl Authority {
         self.0.pem().into_bytes()
     }
 
-    fn issue(&self, name: &str) -> Issued {
+    pub(super) fn issue(&self, name: &str) -> Issued {
         self.issue_with(name, |_| {})
     }
 
@@ -119,7 +119,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 }
 
 /// All that are compiled in.
-fn providers() -> Vec<Arc<CryptoProvider>> {
+pub(super) fn providers() -> Vec<Arc<CryptoProvider>> {
     vec![
         #[cfg(feature = "tls-aws-lc-rs")]
         Arc::new(rustls::crypto::aws_lc_rs::default_provider()),

@@ -19,12 +19,22 @@ use crate::role::Role;
 pub(crate) struct WebSocket {
     pub(crate) receiver: Receiver,
     pub(crate) closing: Closing,
-    pub(crate) receive: Receive,
-    side: Side,
-    /// Its messages go out as they are, apart from their headers.
-    is_plain: bool,
+    kind: Kind,
     sender: Sender,
     cold: Option<Box<Cold>>,
+}
+
+bitflags::bitflags! {
+    /// What does not change, in one byte, so that a link is as small without it.
+    #[derive(Clone, Copy)]
+    struct Kind: u8 {
+        /// Messages are handed out in pieces.
+        const PIECES = 1;
+        /// We are its client: what is sent is masked.
+        const CLIENT = 1 << 1;
+        /// Its messages go through an extension.
+        const EXTENDED = 1 << 2;
+    }
 }
 
 /// What few connections need.
@@ -47,12 +57,13 @@ struct Cold {
 impl WebSocket {
     /// `side` is ours.
     pub(crate) fn new(side: Side, receive: Receive) -> Self {
+        let mut kind = Kind::empty();
+        kind.set(Kind::PIECES, receive == Receive::Pieces);
+        kind.set(Kind::CLIENT, side == Side::Client);
         Self {
             receiver: Receiver::new(side),
             closing: Closing::Open,
-            receive,
-            side,
-            is_plain: side == Side::Server,
+            kind,
             sender: Sender::new(),
             cold: None,
         }
@@ -76,7 +87,7 @@ impl WebSocket {
 
     /// Messages go through this extension from here on.
     pub(crate) fn extend(&mut self, deflated: Deflated) {
-        self.is_plain = false;
+        self.kind.insert(Kind::EXTENDED);
         self.cold().deflated = Some(Box::new(deflated));
     }
 
@@ -98,7 +109,8 @@ impl WebSocket {
     #[inline]
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
         let max_frame = limits.frame.unwrap_or(u64::MAX);
-        Settings { receive: self.receive, max_message: limits.message, max_frame, ..Settings::default() }
+        let receive = if self.kind.contains(Kind::PIECES) { Receive::Pieces } else { Receive::Whole };
+        Settings { receive, max_message: limits.message, max_frame, ..Settings::default() }
     }
 }
 
@@ -118,7 +130,7 @@ impl Link {
             && !self.output_over()
             && websocket.closing.may_send()
             && !websocket.sender.in_message()
-            && websocket.is_plain
+            && !websocket.kind.intersects(Kind::CLIENT.union(Kind::EXTENDED))
     }
 }
 
@@ -321,7 +333,7 @@ impl Core {
     }
 
     fn is_client(&mut self, index: u32) -> bool {
-        websocket(self.link(index)).is_some_and(|websocket| websocket.side == Side::Client)
+        websocket(self.link(index)).is_some_and(|websocket| websocket.kind.contains(Kind::CLIENT))
     }
 
     // Receiving.

@@ -454,6 +454,121 @@ fn a_handshake_message_in_an_established_connection_is_refused() {
     end(&mut town, &mut forger.socket);
 }
 
+type Records<'a> = &'a [(ContentType, &'a [u8])];
+
+/// Has these records come once the handshake is complete: what the application hears, and the alert that the peer gets.
+fn what_comes_of(version: Version, records: Records<'_>) -> (Vec<String>, Option<Vec<u8>>) {
+    let mut town = Town::raw(Limits::default(), Script::quiet);
+    let mut forger = Forger::new(&mut town, version);
+    town.log();
+    for (typ, payload) in records {
+        forger.send(*typ, payload);
+    }
+    town.run();
+    let alert = forger.received().pop().map(|(typ, alert)| {
+        assert_eq!(typ, ContentType::Alert);
+        alert
+    });
+    forger.socket.finish();
+    town.run();
+    assert_eq!(town.links(), 1);
+    (town.log(), alert)
+}
+
+#[test]
+fn what_has_no_place_behind_a_handshake_is_refused_and_the_peer_told_why() {
+    use AlertDescription::*;
+    use ContentType::{Alert, ApplicationData, Handshake};
+    let tls13: [(Records<'_>, &str, AlertDescription); 14] = [
+        (&[(Handshake, &[24, 0, 0, 1, 2])], "Malformed(InvalidKeyUpdate)", IllegalParameter),
+        (&[(Handshake, &[24, 0, 0, 2, 0, 0])], "Malformed(HandshakePayloadTooLarge)", DecodeError),
+        (&[(Handshake, &[24, 0, 0, 0])], "Malformed(InvalidKeyUpdate)", IllegalParameter),
+        (
+            &[(Handshake, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])],
+            "Misbehaved(KeyEpochWithPendingFragment)",
+            UnexpectedMessage,
+        ),
+        (
+            &[(Handshake, &[24, 0]), (ApplicationData, b"x")],
+            "Misbehaved(MessageInterleavedWithHandshakeMessage)",
+            UnexpectedMessage,
+        ),
+        // A ticket, which only servers give.
+        (&[(Handshake, &[4, 0, 0, 0])], "Unexpected", UnexpectedMessage),
+        (&[(Handshake, &[])], "Unexpected", UnexpectedMessage),
+        (&[(Alert, &[1])], "Malformed(MessageTooShort)", DecodeError),
+        (&[(Alert, &[1, 0, 0])], "Malformed(MessageTooShort)", DecodeError),
+        (&[(Alert, &[3, 80])], "Alert { description: InternalError, received: true }", IllegalParameter),
+        (&[(Alert, &[1, 112])], "Alert { description: UnrecognisedName, received: true }", DecodeError),
+        (&[(ContentType::Heartbeat, &[1])], "Unexpected", UnexpectedMessage),
+        (
+            &[(ContentType::ChangeCipherSpec, &[1])],
+            "Misbehaved(IllegalMiddleboxChangeCipherSpec)",
+            UnexpectedMessage,
+        ),
+        // Padding, and nothing else.
+        (&[(ContentType::Unknown(0), &[0; 8])], "Misbehaved(IllegalTlsInnerPlaintext)", UnexpectedMessage),
+    ];
+    let tls12: [(Records<'_>, &str, AlertDescription); 4] = [
+        (&[(Handshake, &[20, 0, 0, 0])], "Unexpected", UnexpectedMessage),
+        (&[(Handshake, &[24, 0, 0, 1, 0])], "Unexpected", UnexpectedMessage),
+        (&[(ContentType::ChangeCipherSpec, &[1])], "Unexpected", UnexpectedMessage),
+        (&[(Alert, &[])], "Malformed(MessageTooShort)", DecodeError),
+    ];
+    let both: [(Records<'_>, &str, AlertDescription); 3] = [
+        (&[(ApplicationData, &b""[..]); 33], "Misbehaved(TooManyEmptyFragments)", UnexpectedMessage),
+        (&[(Alert, &[1, 90][..]); 5], "Misbehaved(TooManyWarningAlertsReceived)", UnexpectedMessage),
+        (&[(ApplicationData, &[7; 16 * 1024 + 1])], "RecordOverflow", RecordOverflow),
+    ];
+    let tls13 = tls13.iter().chain(&both).map(|case| (Version::Tls13, case));
+    let tls12 = tls12.iter().chain(&both).map(|case| (Version::Tls12, case));
+    for (version, (records, error, alert)) in tls13.chain(tls12) {
+        let expected = (vec![format!("closed: Tls({error})")], Some(vec![2, u8::from(*alert)]));
+        assert_eq!(what_comes_of(version, records), expected, "{version}, {records:?}");
+    }
+}
+
+#[test]
+fn what_may_come_behind_a_handshake_is_no_failure() {
+    use ContentType::{Alert, ApplicationData};
+    for version in VERSIONS {
+        let harmless: [Records<'_>; 3] = [
+            &[(ApplicationData, &b""[..]); 32],
+            // Told by some before they close.
+            &[(Alert, &[1, 90][..]); 4],
+            &[(ApplicationData, &[b'x'; 16 * 1024])],
+        ];
+        for records in harmless {
+            let mut all = records.to_vec();
+            all.extend([(ApplicationData, &b"last"[..]), (Alert, &[1, 0])]);
+            let (log, alert) = what_comes_of(version, &all);
+            assert!(log[0].starts_with("bytes ") && log[0].ends_with("last"));
+            assert_eq!(log[1..], ["end", "closed: PeerEnded"]);
+            assert_eq!(alert, Some(vec![1, 0]));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_encrypted_behind_a_handshake_is_refused() {
+    for version in VERSIONS {
+        for record in
+            [&[20, 3, 3, 0, 1, 1][..], &[22, 3, 3, 0, 4, 0, 0, 0, 0], &[21, 3, 3, 0, 2, 1, 0], &[99; 40]]
+        {
+            let mut town = Town::raw(Limits::default(), Script::quiet);
+            let mut forger = Forger::new(&mut town, version);
+            forger.socket.send(record);
+            town.run();
+            let log = town.log();
+            assert!(
+                log[1..] == ["closed: Tls(Unexpected)"] || log[1..] == ["closed: Tls(Undecryptable)"],
+                "{log:?}"
+            );
+            end(&mut town, &mut forger.socket);
+        }
+    }
+}
+
 #[test]
 fn a_client_without_a_common_version_or_protocol_is_refused_by_name() {
     for (mut town, told) in towns() {

@@ -365,3 +365,17 @@ fn addresses_have_names() {
         other => assert!(matches!(other, Err(ResolveError::NotFound | ResolveError::Again)), "{other:?}"),
     }
 }
+
+#[test]
+fn a_resolver_that_is_abandoned_asks_for_no_lock() {
+    let (mut resolver, stub) = stubbed();
+    let (mut actions, mut random) = (Vec::new(), |_: &mut [u8]| {});
+    let mut hands = Hands::new(crate::env::system_now(), &mut random, &mut actions);
+    resolver.look_up(LookupId::new(1), &name("example"), &mut hands);
+    stub.asked();
+    let desk = resolver.thread.as_ref().map(|thread| thread.desk.clone()).expect("it was started");
+    let held = desk.lock();
+    Box::new(resolver).abandon();
+    drop(held);
+    desk.close();
+}

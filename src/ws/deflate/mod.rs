@@ -1,6 +1,31 @@
 //! permessage-deflate (RFC 7692): messages are compressed, each as a whole.
 //!
-//! Like the rest of [`ws`](super), this is a codec without input or output of its own. In the opening handshake a server
+//! On lodger's own connections, [`Site::deflate`](crate::Site::deflate) is all that it takes; a decision can refuse it or ask for
+//! something else ([`Accept::deflate`](super::Accept::deflate)), and on the live connection there is
+//! [`Conn::deflate`](crate::Conn::deflate):
+//!
+//! ```
+//! use lodger::{Decision, Io, Request, Site, ws};
+//!
+//! struct Quiet;
+//! impl<D> ws::Handler<D> for Quiet {}
+//!
+//! let accept = |_: &Request<'_>, _: &mut (), _: &mut Io| Decision::websocket(Quiet);
+//! let mut deflate = ws::Deflate::default();
+//! deflate.threshold = 1024;
+//! let site: Site<()> = Site::new().protocol("", accept).deflate(deflate);
+//! # let _ = site;
+//! ```
+//!
+//! # Secrets
+//!
+//! How much a message shrinks says how much of it occurs twice. If it holds a secret beside what an attacker has a say in, and the
+//! attacker sees its length, through TLS too, the secret can be guessed bit by bit (CRIME, BREACH). Send such messages
+//! with [`Conn::send_uncompressed`](crate::Conn::send_uncompressed), or refuse compression for such connections.
+//!
+//! # The codec
+//!
+//! Like the rest of [`ws`](super), this is also a codec without input or output of its own. In the opening handshake a server
 //! [accepts](Deflate::accept) an offer, and a client [offers](Deflate::offer) and [checks](Deflate::accepted) what was
 //! accepted: [`Parameters`]. With these, one connection has a [`Deflater`] for what it sends, and an [`Inflater`] with
 //! which its [`Receiver`](super::Receiver) reads ([`next_inflated`](super::Receiver::next_inflated)).

@@ -1,0 +1,197 @@
+//! Servers that compress and inflate: each echoes JSON; what counts is their processor time, and their memory.
+
+use crate::json;
+use lodger::ws::deflate::{Compressors, Deflate, Deflater, Parameters};
+use lodger::ws::{Header, Message, Side};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How many messages wait for their answer.
+const IN_FLIGHT: usize = 8;
+const WARM_UP: Duration = Duration::from_millis(700);
+const TIME: Duration = Duration::from_secs(3);
+/// How many connections share the memory that is measured.
+const CONNECTIONS: usize = 200;
+
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    /// The first word it says that ends in a port is where it listens.
+    fn start(command: &[&str]) -> Self {
+        let mut process = Command::new(command[0])
+            .args(&command[1..])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
+        let address = line.split_whitespace().next_back().expect("an address").to_owned();
+        Self { process, address }
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.process.id())).expect("it runs")
+    }
+
+    /// Processor time of all its threads, in nanoseconds.
+    fn processor(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
+        let time = |task: std::io::Result<std::fs::DirEntry>| {
+            let schedule = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            schedule.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        tasks.filter_map(time).sum()
+    }
+
+    /// What no file backs of its memory, in bytes.
+    fn memory(&self) -> u64 {
+        let rollup = self.file("smaps_rollup");
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("the line is there");
+        line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client's connection, which inflates nothing: answers are counted by their headers.
+struct Client {
+    stream: TcpStream,
+    deflater: Deflater,
+    pool: Compressors,
+    input: Vec<u8>,
+}
+
+impl Client {
+    fn connect(address: &str, compressed: bool) -> Self {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_nodelay(true).expect("TCP has it");
+        let mut options = Deflate::default();
+        (options.server_no_context_takeover, options.client_no_context_takeover) = (false, false);
+        let offer = if compressed {
+            format!("Sec-WebSocket-Extensions: {}\r\n", options.offer())
+        } else {
+            String::new()
+        };
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("it takes the request");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it answers");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("ASCII");
+        let field = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("sec-websocket-extensions").then_some(value)
+        });
+        let parameters = options.accepted(field.map(str::as_bytes)).expect("a valid answer");
+        assert_eq!(parameters.is_some(), compressed, "{head}");
+        let mut options = options;
+        options.threshold = if compressed { 0 } else { usize::MAX };
+        let deflater = Deflater::new(&options, &parameters.unwrap_or(Parameters::default()), Side::Client);
+        Self { stream, deflater, pool: Compressors::default(), input: Vec::new() }
+    }
+
+    fn send(&mut self, message: &str) {
+        let mut bytes = Vec::new();
+        self.deflater.encode(&mut bytes, Message::Text(message), Some([1, 2, 3, 4]), &mut self.pool);
+        self.stream.write_all(&bytes).expect("it reads");
+    }
+
+    /// Waits for an answer.
+    fn receive(&mut self) {
+        loop {
+            if let Ok(Some((header, used))) = Header::decode(&self.input, Side::Client, 0x40) {
+                let end = used + header.length as usize;
+                if self.input.len() >= end {
+                    self.input.drain(..end);
+                    return;
+                }
+            }
+            let mut buffer = [0; 65536];
+            let read = self.stream.read(&mut buffer).expect("it answers");
+            assert!(read > 0, "it has gone");
+            self.input.extend_from_slice(&buffer[..read]);
+        }
+    }
+}
+
+/// lodger in each mode, and others by what starts them.
+pub(crate) fn measure(others: &[&str]) {
+    let own = std::env::current_exe().expect("it has a name");
+    let own = own.to_str().expect("in UTF-8");
+    let modes = ["off", "none", "one", "both"];
+    let mut servers: Vec<(String, Vec<&str>)> =
+        modes.iter().map(|&mode| (format!("lodger {mode}"), vec![own, "serve", mode])).collect();
+    for other in others {
+        let (name, command) = other.split_once('=').expect("NAME=COMMAND");
+        servers.push((name.to_owned(), command.split(' ').collect()));
+    }
+    println!(
+        "server           processor time for a message, and MB/s of payload each way in one processor second; memory"
+    );
+    for (name, command) in &servers {
+        let compressed = !name.ends_with("off");
+        let figures = [1024, 64 * 1024].map(|length| speed(command, compressed, length));
+        let memory = memory(command, compressed);
+        let shown = figures.map(|(micros, speed)| format!("{micros:8.1} us {speed:6.0} MB/s"));
+        println!("{name:16} 1 KiB {}   64 KiB {}   {memory:8} bytes a connection", shown[0], shown[1]);
+    }
+}
+
+fn speed(command: &[&str], compressed: bool, length: usize) -> (f64, f64) {
+    let server = Server::start(command);
+    let mut client = Client::connect(&server.address, compressed);
+    let messages = json::messages(length);
+    let mut messages = messages.iter().cycle();
+    let mut next = || messages.next().expect("they go round");
+    (0..IN_FLIGHT).for_each(|_| client.send(next()));
+    let (mut count, mut from, mut start) = (0_u64, None, Instant::now());
+    loop {
+        client.receive();
+        client.send(next());
+        count += 1;
+        match from {
+            None if start.elapsed() > WARM_UP => {
+                (count, from, start) = (0, Some(server.processor()), Instant::now());
+            }
+            Some(from) if start.elapsed() > TIME => {
+                let nanos = (server.processor() - from) as f64 / count as f64;
+                return (nanos / 1e3, length as f64 * 1e3 / nanos);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What one more connection costs that has had two messages and is idle.
+fn memory(command: &[&str], compressed: bool) -> u64 {
+    let server = Server::start(command);
+    let messages = json::messages(1024);
+    let open = || {
+        let mut client = Client::connect(&server.address, compressed);
+        for message in &messages[..2] {
+            client.send(message);
+            client.receive();
+        }
+        client
+    };
+    let _first: Vec<Client> = (0..8).map(|_| open()).collect();
+    let before = server.memory();
+    let _clients: Vec<Client> = (0..CONNECTIONS).map(|_| open()).collect();
+    server.memory().saturating_sub(before) / CONNECTIONS as u64
+}
