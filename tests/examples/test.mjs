@@ -4,6 +4,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import dgram from "node:dgram";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
@@ -265,4 +266,21 @@ test("fetch shows in a terminal how far it is", options, async () => {
   const ended = await run(inTerminal(line));
   assert.equal(ended.status, 0);
   assert.match(ended.output, /\[#{30}\] 100 % {2}[\d.]+ KiB of [\d.]+ KiB, [\d.]+ .?i?B\/s/);
+});
+
+test("own_resolver answers for each name", options, async () => {
+  const server = dgram.createSocket("udp4").on("message", (query, from) => {
+    // The question again, without what else was asked, as an answer that there is no such name.
+    const end = query.indexOf(0, 12) + 5;
+    const answer = Buffer.from(query.subarray(0, end));
+    answer.set([0x81, 0x83, 0, 1, 0, 0, 0, 0, 0, 0], 2);
+    server.send(answer, from.port, from.address);
+  });
+  server.bind(0, "127.0.0.1");
+  await once(server, "listening");
+  const asked = ["--server", `127.0.0.1:${server.address().port}`, "localhost", "nothing.example"];
+  const ended = await run([example("own_resolver"), ...asked]);
+  server.close();
+  assert.equal(ended.status, 0, ended.errors);
+  assert.match(ended.output, /^localhost: \[.*127\.0\.0\.1.*\]\nnothing\.example: .+\n$/);
 });
