@@ -132,6 +132,9 @@ impl ClientHandler<Fetch> for Exchange {
 
     fn body_complete(&mut self, cx: &mut Cx<'_, Fetch>, _trailers: &Fields) {
         cx.data.complete = true;
+        if let Some(progress) = &mut cx.data.progress {
+            progress.draw(cx.io.now());
+        }
         cx.close();
     }
 
@@ -220,13 +223,13 @@ impl Progress {
     fn advance(&mut self, bytes: usize, now: Instant) {
         self.received += bytes as u64;
         if self.drawn.is_none_or(|drawn| now.saturating_duration_since(drawn) >= Duration::from_millis(100)) {
-            self.drawn = Some(now);
             self.draw(now);
         }
     }
 
-    fn draw(&self, now: Instant) {
+    fn draw(&mut self, now: Instant) {
         const WIDTH: u64 = 30;
+        self.drawn = Some(now);
         let seconds = now.saturating_duration_since(self.began).as_secs_f64();
         let rate = Bytes(if seconds > 0.0 { self.received as f64 / seconds } else { 0.0 });
         let received = Bytes(self.received as f64);
@@ -246,7 +249,6 @@ impl Progress {
 
     fn end(self) {
         if self.drawn.is_some() {
-            self.draw(Instant::now());
             eprintln!();
         }
     }

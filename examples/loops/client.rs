@@ -117,13 +117,14 @@ impl ws::Handler<Client> for Talk {
         }
         cx.data.read_input(cx.io, false);
         let client = &mut *cx.data;
-        if let Some(backoff) = client.backoff.as_mut().filter(|_| closed.reason.is_transient()) {
-            if client.input.is_some() {
-                let delay = cx.io.next_delay(backoff);
-                eprintln!("connecting again in {:.1} s", delay.as_secs_f64());
-                client.conn = cx.io.connect(client.connect.clone().after(delay), self);
-                return;
-            }
+        if let Some(backoff) = &mut client.backoff
+            && client.input.is_some()
+            && closed.reason.is_transient()
+        {
+            let delay = cx.io.next_delay(backoff);
+            eprintln!("connecting again in {:.1} s", delay.as_secs_f64());
+            client.conn = cx.io.connect(client.connect.clone().after(delay), self);
+            return;
         }
         client.failed.set(client.failed.get() || !is_good(&closed.reason));
         if let Some(mut input) = client.input.and_then(|input| cx.io.conn(input)) {

@@ -1,6 +1,6 @@
 //! Each way in which connecting, or an exchange, fails by what was asked for or what a server says: its own error.
 
-use super::town::{MILLI, Script, Town, handshake, open, peer, switching};
+use super::town::{MILLI, Script, TIMEOUT, Town, handshake, open, peer, switching};
 use lodger::client::{ConnectError, ExchangeError, RedirectError, UrlError};
 use lodger::http::{AnswerError, ClientRequest, FieldError, RequestError, StatusCode};
 use lodger::resolve::ResolveError;
@@ -172,7 +172,7 @@ fn without_roots_to_trust_there_is_no_tls() {
     let mut town = Town::new();
     let _server = town.server("10.0.0.1:443");
     town.ws(Connect::to("wss://10.0.0.1/"), Script::quiet());
-    town.run_for(Duration::from_secs(6));
+    town.run_for(TIMEOUT + MILLI);
     let error = town.refusal();
     // Not so where a feature brings roots: then it is the server that says nothing.
     if cfg!(not(any(feature = "tls-webpki-roots", feature = "tls-native-roots"))) {
