@@ -283,9 +283,12 @@ impl<'a, D> Conn<'a, D> {
 
     /// Stops reading. Nothing that was read already is delivered either, and nothing is lost. Timers for idling, pings
     /// and content stand still. What the peer does meanwhile, a reset for one, shows when reading goes on or writing
-    /// fails.
+    /// fails. A client that is not connected yet still becomes so, and is paused from there.
     #[doc(alias("lws_rx_flow_control", "CURL_READFUNC_PAUSE"))]
     pub fn pause(&mut self) {
+        if self.io.core.pause_connecting(self.id.0, true) {
+            return;
+        }
         if let Some(index) = self.link() {
             self.io.core.pause(index);
         }
@@ -294,6 +297,9 @@ impl<'a, D> Conn<'a, D> {
     /// Goes on reading, with what was read already first.
     #[doc(alias = "lws_rx_flow_control")]
     pub fn resume(&mut self) {
+        if self.io.core.pause_connecting(self.id.0, false) {
+            return;
+        }
         if let Some(index) = self.link() {
             self.io.core.resume(index);
         }
@@ -398,7 +404,7 @@ impl<'a, D> Conn<'a, D> {
     /// sent ([`CloseCode::may_be_sent`]) makes the Close an empty one. For other roles this is [`close`](Self::close).
     #[doc(alias = "lws_close_reason")]
     pub fn close_with(&mut self, code: CloseCode, reason: &str) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.close(index, code, reason),
             None => self.give_up(CloseReason::Closed),
         }
@@ -407,10 +413,18 @@ impl<'a, D> Conn<'a, D> {
     /// Ends at once, with a reset: what is queued is dropped. Only `closed` follows.
     #[doc(alias("lws_set_timeout", "hangup_on_client"))]
     pub fn abort(&mut self) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.abort(index, CloseReason::Aborted),
             None => self.give_up(CloseReason::Aborted),
         }
+    }
+
+    /// The link, unless a client's connection is still being made on it. A WebSocket whose handler is being asked whether it will
+    /// have it can be closed as any other.
+    fn link_in_use(&mut self) -> Option<u32> {
+        let index = self.link()?;
+        let made = !self.io.core.is_connecting(self.id.0);
+        (made || matches!(self.io.core.link(index).role, Role::WebSocket(_))).then_some(index)
     }
 
     /// Ends a client's conn that has no connection yet.

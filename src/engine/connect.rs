@@ -39,6 +39,8 @@ pub(crate) struct Connecting {
     stagger: TimerId,
     /// Redirects followed in a row.
     pub(crate) redirects: u8,
+    /// It is not to be read from once it is connected.
+    paused: bool,
 }
 
 /// What is spoken once the connection stands.
@@ -82,12 +84,16 @@ impl Core {
             deadline: TimerId::NONE,
             stagger: TimerId::NONE,
             redirects: 0,
+            paused: false,
         });
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.unopened = true;
             conn.cold().connecting = Some(key);
         }
-        if self.leaving {
+        if self.left {
+            self.connecting.remove(key);
+            self.conns.remove(conn);
+        } else if self.leaving {
             self.end_conn(conn.index, CloseReason::Leaving, 0);
         } else if delay.is_zero() {
             self.begin_connecting(key);
@@ -105,6 +111,16 @@ impl Core {
     /// Whether the first event of a client's conn is still to come: until then nothing else reaches its handler.
     pub(crate) fn is_connecting(&self, conn: Key) -> bool {
         self.is_unopened(conn) && self.connecting_of(conn).is_some()
+    }
+
+    /// Whether a conn is to be read from once it is connected; false if there is nothing to wait for.
+    pub(crate) fn pause_connecting(&mut self, conn: Key, paused: bool) -> bool {
+        let on_its_way =
+            self.is_connecting(conn) || self.conns.get(conn).is_some_and(|conn| conn.link == NO_LINK);
+        let Some(key) = self.connecting_of(conn).filter(|_| on_its_way) else { return false };
+        let Some(connecting) = self.connecting.get_mut(key) else { return false };
+        connecting.paused = paused;
+        true
     }
 
     /// Why nothing can be sent on a conn that has no link.
@@ -243,7 +259,7 @@ impl Core {
     /// Begins with the next address that can be begun with.
     fn try_next(&mut self, key: Key) {
         loop {
-            let full = self.links.len() >= self.max_links;
+            let full = self.is_full();
             let Some(connecting) = self.connecting.get_mut(key) else { return };
             let conn = connecting.conn;
             if full && connecting.racing.is_empty() {
@@ -277,6 +293,12 @@ impl Core {
                 Err(error) => connecting.attempts.push(Attempt { peer, error }),
             }
         }
+    }
+
+    /// Whether there is room for another link. Those that have ended leave it with the next `prepare`, and are none.
+    fn is_full(&self) -> bool {
+        let ended = || self.links.iter().filter(|(_, link)| link.state == State::Ended).count();
+        self.links.len() >= self.max_links && self.links.len() - ended() >= self.max_links
     }
 
     /// The addresses under way have had their time alone.
@@ -367,7 +389,11 @@ impl Core {
         let conn = connecting.conn;
         let for_redirects = matches!(connecting.speak, Speak::Http(_));
         let mut deadline = std::mem::take(&mut connecting.deadline);
+        let paused = std::mem::take(&mut connecting.paused);
         self.timers.cancel(&mut deadline);
+        if let Some(link) = self.conns.get(conn).map(|conn| conn.link).filter(|_| paused) {
+            self.pause(link);
+        }
         if !for_redirects {
             self.connecting.remove(key);
         }
@@ -465,6 +491,9 @@ impl Core {
 
     /// The same for a task of the application's, which gets its answer in a service call.
     pub(crate) fn ask_for_application(&mut self, lookup: &Lookup, question: Key) {
+        if self.left {
+            return;
+        }
         let known = match lookup {
             Lookup::Addresses(name) => resolve::known(name),
             Lookup::Name(_) => None,

@@ -282,6 +282,7 @@ impl Core {
     /// The context leaves: WebSockets get a Close, what is queued one write, and every conn ends.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
+        self.left = true;
         self.end_connecting();
         for index in self.all_links() {
             if self.link(index).state == State::Ended {

@@ -188,6 +188,8 @@ pub(crate) struct Core {
     /// Connections whose first request is not complete.
     pub(crate) handshakes: usize,
     pub(crate) leaving: bool,
+    /// For good: nothing begins any more.
+    pub(crate) left: bool,
     pub(crate) date_cache: crate::http::DateCache,
 }
 
@@ -240,6 +242,7 @@ impl Core {
             addresses: HashMap::new(),
             handshakes: 0,
             leaving: false,
+            left: false,
             date_cache: crate::http::DateCache::new(),
         }
     }
