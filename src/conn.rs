@@ -262,12 +262,9 @@ impl<'a, D> Conn<'a, D> {
     /// host watches; else when the queue has emptied to half of the high-water mark.
     #[doc(alias = "lws_callback_on_writable")]
     pub fn request_writable(&mut self) {
-        let Some(index) = self.link() else {
+        let Some(index) = self.link_in_use() else {
             return self.io.core.want_when_connected(self.id.0, |conn| conn.writable_wanted = true);
         };
-        if self.io.core.is_connecting(self.id.0) {
-            return self.io.core.want_when_connected(self.id.0, |conn| conn.writable_wanted = true);
-        }
         if let Role::Descriptor(interest) = &mut self.io.core.link(index).role {
             *interest = interest.with(Interest::WRITE);
             return self.io.core.mark(index);
@@ -282,10 +279,10 @@ impl<'a, D> Conn<'a, D> {
 
     /// Stops reading. Nothing that was read already is delivered either, and nothing is lost. Timers for idling, pings
     /// and content stand still. What the peer does meanwhile, a reset for one, shows when reading goes on or writing
-    /// fails.
+    /// fails. A client that is not connected yet still becomes so, and is paused from there.
     #[doc(alias("lws_rx_flow_control", "CURL_READFUNC_PAUSE"))]
     pub fn pause(&mut self) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.pause(index),
             None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = true),
         }
@@ -294,7 +291,7 @@ impl<'a, D> Conn<'a, D> {
     /// Goes on reading, with what was read already first.
     #[doc(alias = "lws_rx_flow_control")]
     pub fn resume(&mut self) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.resume(index),
             None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = false),
         }
@@ -399,7 +396,7 @@ impl<'a, D> Conn<'a, D> {
     /// sent ([`CloseCode::may_be_sent`]) makes the Close an empty one. For other roles this is [`close`](Self::close).
     #[doc(alias = "lws_close_reason")]
     pub fn close_with(&mut self, code: CloseCode, reason: &str) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.close(index, code, reason),
             None => self.give_up(CloseReason::Closed),
         }
@@ -408,10 +405,16 @@ impl<'a, D> Conn<'a, D> {
     /// Ends at once, with a reset: what is queued is dropped. Only `closed` follows.
     #[doc(alias("lws_set_timeout", "hangup_on_client"))]
     pub fn abort(&mut self) {
-        match self.link().filter(|_| !self.io.core.is_connecting(self.id.0)) {
+        match self.link_in_use() {
             Some(index) => self.io.core.abort(index, CloseReason::Aborted),
             None => self.give_up(CloseReason::Aborted),
         }
+    }
+
+    /// The link, unless a client's connection is still being made on it.
+    fn link_in_use(&mut self) -> Option<u32> {
+        let index = self.link()?;
+        (!self.io.core.is_connecting(self.id.0)).then_some(index)
     }
 
     /// Ends a client's conn that has no connection yet.

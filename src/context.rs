@@ -337,7 +337,8 @@ impl<D> Context<D> {
 
     /// Leaves the loop for good: every descriptor is taken from the host; WebSockets get a Close with 1001, and what is
     /// queued gets one last write that does not wait; every handler hears `closed` with [`CloseReason::Leaving`], every
-    /// protocol `ended`; then all is closed. Handlers that listen, adopt or send meanwhile are told `Leaving` or `Closing`.
+    /// protocol `ended`; then all is closed. Handlers that listen, adopt or send meanwhile are told `Leaving` or `Closing`. Nothing is
+    /// heard of what they connect or look up meanwhile: who connects again whenever a connection ends would never come to an end.
     #[doc(alias("lws_context_destroy", "libwebsocket_context_destroy"))]
     pub fn leave(&mut self, host: &mut dyn Host, data: &mut D) {
         self.recover();
@@ -1087,12 +1088,7 @@ impl<D> Context<D> {
             } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
                 self.tell_failed_handshake(failed, data);
             } else if !self.io.core.answers.is_empty() && budget.take() {
-                let next = self.io.core.answers.pop_front();
-                if let Some((question, answer)) = next
-                    && let Some(entry) = self.io.questions.remove(question)
-                {
-                    (entry.run)(answer, data, &mut self.io);
-                }
+                self.tell_answer(data);
             } else if let Some(site) = self.io.core.ended_sites.pop() {
                 self.end_site(site, data);
             } else {
@@ -1106,6 +1102,13 @@ impl<D> Context<D> {
     fn settle_all(&mut self, data: &mut D) {
         while self.io.core.has_work() || self.io.is_busy() {
             self.settle_slowly(data, &mut Budget::new());
+        }
+    }
+
+    fn tell_answer(&mut self, data: &mut D) {
+        let Some((question, answer)) = self.io.core.answers.pop_front() else { return };
+        if let Some(entry) = self.io.questions.remove(question) {
+            (entry.run)(answer, data, &mut self.io);
         }
     }
 

@@ -7,6 +7,12 @@ mod authority;
 mod corners;
 #[path = "client/errors.rs"]
 mod errors;
+#[path = "client/order.rs"]
+mod order;
+#[path = "client/proxies.rs"]
+mod proxies;
+#[path = "client/race.rs"]
+mod race;
 #[path = "client/steps.rs"]
 mod steps;
 #[path = "client/town.rs"]

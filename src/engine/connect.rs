@@ -275,7 +275,7 @@ impl Core {
     /// Begins with the next address that can be begun with.
     fn try_next(&mut self, key: Key) {
         loop {
-            let full = self.links.len() >= self.max_links;
+            let full = self.is_full();
             let Some(connecting) = self.connecting.get_mut(key) else { return };
             let conn = connecting.conn;
             if full && connecting.racing.is_empty() {
@@ -309,6 +309,12 @@ impl Core {
                 Err(error) => connecting.attempts.push(Attempt { peer, error }),
             }
         }
+    }
+
+    /// Whether there is room for another link. Those that have ended leave it with the next `prepare`, and are none.
+    fn is_full(&self) -> bool {
+        let ended = || self.links.iter().filter(|(_, link)| link.state == State::Ended).count();
+        self.links.len() >= self.max_links && self.links.len() - ended() >= self.max_links
     }
 
     /// The addresses under way have had their time alone.

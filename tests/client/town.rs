@@ -28,6 +28,7 @@ pub(crate) struct State {
 
 /// One event of a handler.
 #[derive(Debug)]
+#[allow(dead_code, reason = "not every test looks at everything")]
 pub(crate) enum Heard<'a> {
     /// The connection stands; with the answer, for a WebSocket.
     Connected(Option<&'a ResponseHead<'a>>),

@@ -296,11 +296,14 @@ mod tests {
         let each = options.memory(&Parameters::default(), Side::Client);
         let mut pools = Pools { budget: Budget::new(each), ..Pools::default() };
         let offered = pools.offered(&options);
-        assert_eq!(offered.offer().to_string(), "permessage-deflate; client_max_window_bits");
+        assert_eq!(offered.options.offer().to_string(), "permessage-deflate; client_max_window_bits");
+        // What is offered may be taken at its word.
+        assert_eq!(pools.budget.used(), each);
+        let frugal = pools.offered(&options);
+        pools.take_back_offer(&offered);
         let deflated = pools.accepted(&offered, [&b"permessage-deflate"[..]]).unwrap().unwrap();
         assert_eq!((pools.budget.used(), deflated.memory()), (each, 0));
-        let frugal = pools.offered(&options);
-        assert!(frugal.server_no_context_takeover && frugal.client_no_context_takeover);
+        assert!(frugal.options.server_no_context_takeover && frugal.options.client_no_context_takeover);
         assert!(pools.accepted(&offered, []).unwrap().is_none());
         let not_offered = pools.accepted(&offered, [&b"mux"[..]]);
         assert_eq!(not_offered.err(), Some(ResponseError::NotOffered));
