@@ -428,7 +428,9 @@ impl<'a, D> Conn<'a, D> {
     /// ([`CloseReason::Released`]), with what had been read and not delivered. What is queued for sending is not
     /// sent; send it first, and release when [`queued`](Self::queued) is 0.
     ///
-    /// Nobody could go on with the records of a TLS connection: it is closed instead, as by [`close`](Self::close).
+    /// Nobody could go on with the records of a TLS connection: it is closed instead, as by [`close`](Self::close). Where
+    /// permessage-deflate was agreed on, whoever goes on has to keep to that, and needs what earlier messages were if the
+    /// client has context takeover.
     #[doc(alias("lws_adopt_descriptor_vhost", "give back"))]
     pub fn release(&mut self) {
         let Some(index) = self.link() else { return };

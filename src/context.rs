@@ -420,9 +420,7 @@ impl<D> Context<D> {
             return false;
         };
         let Role::WebSocket(websocket) = &link.role else { return false };
-        let Some(limit) = websocket.receiver.short_limit::<true>(&websocket.settings(&link.limits)) else {
-            return false;
-        };
+        let Some(limit) = websocket.short_limit(&link.limits) else { return false };
         let (conn, timed, is_short) =
             (link.conn, link.flags.contains(Flags::TIMED), link.is_short(websocket));
         if self.buffer.is_empty() {
@@ -728,7 +726,7 @@ impl<D> Context<D> {
             // In `opened`, with messages right behind the handshake.
             return (0, Next::Stop);
         }
-        let short = link.is_short(websocket) && !timed;
+        let short = websocket.sends_plainly() && link.is_short(websocket) && !timed;
         let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn) else {
             return (input.len(), Next::More);
         };

@@ -121,8 +121,8 @@ impl fmt::Display for AcceptKey {
 ///
 /// `minor_version` is that of HTTP/1.x; `fields` are all fields of the request, as they came, names in any case. The list
 /// of subprotocols is checked too; read it with [`subprotocols`]. Origin and target are the application's to judge.
-/// Sec-WebSocket-Extensions is ignored, which declines every extension: the offers of permessage-deflate (RFC 7692) are to
-/// be collected here.
+/// Sec-WebSocket-Extensions is not looked at: without an answer to it every extension is declined. `ws::deflate` (feature
+/// `deflate`) has what answers the offers of permessage-deflate (RFC 7692).
 ///
 /// # Errors
 ///

@@ -112,7 +112,24 @@ impl WebSocket {
         self.cold.as_mut()?.deflated.take()
     }
 
+    /// Whether messages go out as they are, behind a header.
     #[inline]
+    pub(crate) fn sends_plainly(&self) -> bool {
+        !self.kind.intersects(Kind::CLIENT.union(Kind::EXTENDED))
+    }
+
+    /// How long the next short frame may be. `None` if none is possible, or if messages come in pieces, or do not go out
+    /// plainly: one comparison for both.
+    #[inline]
+    pub(crate) fn short_limit(&self, limits: &Limits) -> Option<usize> {
+        if !self.kind.is_empty() {
+            return None;
+        }
+        let max_frame = limits.frame.unwrap_or(u64::MAX);
+        let settings = Settings { max_message: limits.message, max_frame, ..Settings::default() };
+        self.receiver.short_limit::<true>(&settings)
+    }
+
     pub(crate) fn settings(&self, limits: &Limits) -> Settings {
         let max_frame = limits.frame.unwrap_or(u64::MAX);
         let receive = if self.kind.contains(Kind::PIECES) { Receive::Pieces } else { Receive::Whole };
@@ -129,14 +146,14 @@ fn websocket(link: &mut Link) -> Option<&mut WebSocket> {
 }
 
 impl Link {
-    /// Whether messages of its WebSocket may take the short way out: it is open, has no backlog, and nothing is made of them.
+    /// Whether messages of its WebSocket may take the short way out, if they
+    /// [go out plainly](WebSocket::sends_plainly): it is open, and has no backlog.
     #[inline]
     pub(crate) fn is_short(&self, websocket: &WebSocket) -> bool {
         self.queue.is_none()
             && !self.output_over()
             && websocket.closing.may_send()
             && !websocket.sender.in_message()
-            && !websocket.kind.intersects(Kind::CLIENT.union(Kind::EXTENDED))
     }
 }
 

@@ -100,7 +100,6 @@ impl Client {
         });
         let parameters = options.accepted(field.map(str::as_bytes)).expect("a valid answer");
         assert_eq!(parameters.is_some(), compressed, "{head}");
-        let mut options = options;
         options.threshold = if compressed { 0 } else { usize::MAX };
         let deflater = Deflater::new(&options, &parameters.unwrap_or(Parameters::default()), Side::Client);
         Self { stream, deflater, pool: Compressors::default(), input: Vec::new() }
