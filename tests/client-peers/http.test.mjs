@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { mkdirSync } from "node:fs";
 import http from "node:http";
 import { before, test } from "node:test";
-import { certificates, file, listening, onFreePorts, options, run, sha1, soon, using, write } from "./support.mjs";
+import { certificates, file, listening, onFreePorts, options, run, sha1, soon, using, WebSocketServer, write } from "./support.mjs";
 
 const page = Buffer.from("A page.\n".repeat(100));
 const large = randomBytes(3 << 20);
@@ -81,6 +81,10 @@ http {
       client_max_body_size 16m; proxy_http_version 1.1; proxy_buffering off;
       proxy_set_header Connection ""; proxy_pass http://127.0.0.1:${origin}/;
     }
+    location /socket {
+      proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";
+      proxy_pass http://127.0.0.1:${origin};
+    }
     location /to-tls/ { return 301 https://localhost:${ports[1]}/page; }
     location /from-tls/ { return 302 http://localhost:${ports[0]}/page; }
     location /around/ { return 307 /around/; }
@@ -93,12 +97,14 @@ before(async () => {
   mkdirSync(file("www"));
   write("www/page", page);
   write("www/large", large);
-  origin = await listening(http.createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     response.on("error", () => {});
     const handler = targets[request.url];
     if (handler) handler(request, response);
     else { response.writeHead(404); response.end(); }
-  }));
+  });
+  new WebSocketServer({ server }).on("connection", socket => socket.on("message", (data, binary) => socket.send(data, { binary })));
+  origin = await listening(server);
   const names = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
   const ports = await onFreePorts(2, ports => ["nginx", "-e", file("nginx.log"), "-c", write("nginx.conf", configuration(ports, names))]);
   [plain, secure] = [`http://localhost:${ports[0]}`, `https://localhost:${ports[1]}`];
@@ -361,6 +367,20 @@ for (const [how, at] of [["through nginx", () => `${plain}/node/flood`], ["by TL
     await exchange.closed();
   }));
 }
+
+test("a WebSocket goes through nginx, and is refused where nginx knows none", options, using(async client => {
+  for (const [url, version] of [[plain, "no TLS"], [secure, "TLS 1.3"]]) {
+    const socket = client.ws(`${url.replace("http", "ws")}/socket`, roots());
+    await socket.expect("connected", "101 Switching Protocols", version);
+    for (const size of [0, 1000, 1 << 20]) {
+      socket.tell("binary", size);
+      await socket.expect("echo", "binary", `${size}`);
+    }
+    socket.tell("close");
+    await socket.closed(/^closed by us, code/);
+    await client.ws(`${url.replace("http", "ws")}/page`, roots()).closed(/^the server answered 200 OK .*Connect\(Status/);
+  }
+}));
 
 test("a server that ends within a response is found out", options, using(async client => {
   flood = undefined;

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::time::Duration;
 
 /// The name of an option, and its value.
-fn split<'a>(option: &'a str) -> (&'a str, &'a str) {
+fn split(option: &str) -> (&str, &str) {
     option.split_once('=').unwrap_or((option, ""))
 }
 

@@ -29,6 +29,8 @@ async def handle(connection):
         for payload in ("", "one", "x" * 125):
             await (await connection.ping(payload))
         await connection.send("all answered")
+    elif target.path == "/gone":
+        connection.transport.abort()
     elif target.path == "/told":
         await connection.wait_closed()
         print(json.dumps([connection.close_code, connection.close_reason]), flush=True)

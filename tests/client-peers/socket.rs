@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// Messages up to so many bytes are told word by word.
 const SHORT: usize = 8 * 1024;
 
-/// Told `text BYTES`, `binary BYTES`, `pieces BYTES COUNT`, `say TEXT`, `ping TEXT`, `close [CODE REASON]` or `abort`.
+/// Told `text BYTES`, `binary BYTES`, `pieces BYTES COUNT`, `say TEXT`, `ping TEXT`, `traffic`, `close [CODE REASON]` or `abort`.
 pub(crate) struct Socket {
     teller: Teller,
     /// What an echo is compared with.
@@ -51,6 +51,13 @@ impl Socket {
             }
             ["ping", text] => {
                 cx.conn().ping(text.as_bytes())?;
+            }
+            ["traffic"] => {
+                let id = cx.id();
+                let traffic =
+                    cx.io.links().find(|link| link.conn == Some(id)).map(|link| (link.sent, link.received));
+                let (sent, received) = traffic.ok_or("no link")?;
+                self.teller.say(&["traffic", &sent.to_string(), &received.to_string()]);
             }
             ["close"] => cx.close(),
             ["close", code, reason] => {

@@ -1,17 +1,24 @@
 // What the tests share: the client under test, the programs that it meets, and their certificates.
+//
+// CLIENT_PEERS_CLIENT is the program of client.rs, CLIENT_PEERS_TOOLS the folder where ws and websockets were installed.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import readline from "node:readline";
+import { createRequire } from "node:module";
 import { after } from "node:test";
 
 const PROGRAM = path.resolve(process.env.CLIENT_PEERS_CLIENT ?? "target/release/examples/client-peers-client");
+export const tools = path.resolve(process.env.CLIENT_PEERS_TOOLS ?? ".");
+const required = createRequire(path.join(tools, "package.json"));
+export const { WebSocketServer } = required("ws");
+export const { version: wsVersion } = required("ws/package.json");
 const PATIENCE = 30_000;
 
 const folder = mkdtempSync(path.join(os.tmpdir(), "lodger-clients-"));
@@ -261,6 +268,19 @@ export class Client {
     return socket;
   }
 
+  /** Until it has no sockets but those that Node gave it to speak by. */
+  async idle() {
+    const folder = `/proc/${this.child.pid}/fd`;
+    const isSocket = fd => {
+      try {
+        return Number(fd) > 2 && readlinkSync(`${folder}/${fd}`).startsWith("socket:");
+      } catch {
+        return false;
+      }
+    };
+    while (readdirSync(folder).some(isSocket)) await new Promise(done => setTimeout(done, 5));
+  }
+
   async stop() {
     const closed = once(this.child, "close");
     this.child.stdin.end();
@@ -269,9 +289,10 @@ export class Client {
   }
 }
 
-/** A test with a client of its own, which must end well. */
+/** A test with a client of its own, which must end well and leave no socket open. */
 export const using = (body, ...names) => async context => {
   const client = new Client(...names);
   await body(client, context);
+  await soon(client.idle(), "end of its last socket");
   await client.stop();
 };

@@ -1,17 +1,12 @@
 // The ways that lodger's client takes: proxies of Debian's, and names. `./check clients` runs it.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import net from "node:net";
-import path from "node:path";
 import { before, describe, test } from "node:test";
-import { certificates, file, listening, onFreePorts, options, run, using, write } from "./support.mjs";
-
-const tools = path.resolve(process.env.CLIENT_PEERS_TOOLS ?? ".");
-const { WebSocketServer } = createRequire(path.join(tools, "package.json"))("ws");
+import { certificates, file, listening, onFreePorts, options, run, using, WebSocketServer, write } from "./support.mjs";
 
 /** A server that says who asked for what, and echoes messages. */
 function serve(server) {

@@ -1,19 +1,14 @@
 // lodger's WebSocket client against ws of Node and websockets of Python. `./check clients` runs it.
-//
-// CLIENT_PEERS_CLIENT is the program of client.rs, CLIENT_PEERS_TOOLS the folder where ws and websockets were installed.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import http from "node:http";
 import https from "node:https";
 import path from "node:path";
 import { before, describe, test } from "node:test";
-import { certificates, file, lines, listening, options, sha1, soon, start, using } from "./support.mjs";
-
-const tools = path.resolve(process.env.CLIENT_PEERS_TOOLS ?? ".");
-const { WebSocketServer } = createRequire(path.join(tools, "package.json"))("ws");
-const { version } = createRequire(path.join(tools, "package.json"))("ws/package.json");
+import {
+  certificates, file, lines, listening, options, sha1, soon, start, tools, using, WebSocketServer, wsVersion,
+} from "./support.mjs";
 
 /** Each combination of one value of each list. */
 const combinations = lists => lists.reduce((all, list) => all.flatMap(some => list.map(one => [...some, one])), [[]]);
@@ -65,6 +60,7 @@ const paths = {
     }
     socket.send("all answered");
   },
+  "/gone": socket => socket.terminate(),
   "/told": socket => socket.on("close", (code, reason) => told.shift()?.([code, reason.toString()])),
 };
 const told = [];
@@ -117,7 +113,7 @@ before(async () => {
   };
   const at = await node(http.createServer());
   servers.ws = {
-    version, at, secure: Object.fromEntries(await Promise.all(
+    version: wsVersion, at, secure: Object.fromEntries(await Promise.all(
       ["server", "alone", "elsewhere"].map(async name => [name, await node(https.createServer(secured(name)))]))),
     compressing: nodes.map((_, number) => `ws://127.0.0.1:${at}/deflate/${number}`),
     told: () => soon(new Promise(done => told.push(done)), "word of Node's server"),
@@ -198,6 +194,11 @@ for (const name of ["ws", "websockets"]) {
         assert.equal(display, `closed by the peer, code ${code}`);
         assert.ok(debug.includes(`reason: "${reason}"`), debug);
       }
+    }));
+
+    test("a server that goes without a Close is told apart from one that closes", options, using(async client => {
+      const socket = await client.opened(url("/gone"));
+      await socket.closed(/^(the peer ended the connection|reading or writing failed: .*) \| (PeerEnded|Io)/);
     }));
 
     test("the server chooses among the subprotocols that are offered, or none of them", options, using(async client => {
@@ -282,6 +283,19 @@ for (const name of ["ws", "websockets"]) {
       await client.ws(`wss://localhost:${servers[name].at}/`, `roots=${file("ca.pem")}`).closed(/ \| Connect\((Tls|Lost)/);
       const { debug } = await client.ws(`ws://localhost:${servers[name].secure.server}/`).closed();
       assert.match(debug, /^Connect\((Status|Exchange|Lost)/);
+    }));
+
+    test("what can be compressed takes few bytes on the way", options, using(async client => {
+      const number = (name === "ws" ? nodes : pythons).findIndex(server => !Object.keys(server).some(key => /indow|akeover/.test(key)));
+      const socket = await client.opened(servers[name].compressing[number], "deflate=true,true,15,15");
+      assert.match(socket.fields["sec-websocket-extensions"].join(), /^permessage-deflate/);
+      socket.tell("text", 1 << 20);
+      await socket.expect("echo", "text", `${1 << 20}`);
+      socket.tell("traffic");
+      const [, sent, received] = await socket.expect("traffic");
+      assert.ok(Number(sent) < 1 << 17 && Number(received) < 1 << 17, `${sent} bytes there, ${received} back`);
+      socket.tell("close");
+      await socket.closed();
     }));
 
     test("messages are compressed by every agreement that the two come to", options, using(async (client, context) => {
