@@ -6,7 +6,9 @@ import { once } from "node:events";
 import { mkdirSync } from "node:fs";
 import http from "node:http";
 import { before, test } from "node:test";
-import { certificates, file, listening, onFreePorts, options, run, sha1, soon, using, WebSocketServer, write } from "./support.mjs";
+import {
+  certificates, file, lines, listening, onFreePorts, options, run, sha1, soon, start, using, WebSocketServer, write,
+} from "./support.mjs";
 
 const page = Buffer.from("A page.\n".repeat(100));
 const large = randomBytes(3 << 20);
@@ -367,6 +369,17 @@ for (const [how, at] of [["through nginx", () => `${plain}/node/flood`], ["by TL
     await exchange.closed();
   }));
 }
+
+test("a server of HTTP/1.0 is understood", options, using(async client => {
+  const server = lines(start(["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", file("www"), "0"]));
+  const [, at] = (await server()).match(/(http:\/\/127\.0\.0\.1:\d+)\//);
+  for (const [method, content] of [["GET", page], ["HEAD", ""]]) {
+    const exchange = client.http(method, `${at}/page`);
+    await exchange.expect("connected");
+    await exchange.page(200, content);
+    await exchange.closed(/^exchange complete/);
+  }
+}));
 
 test("a WebSocket goes through nginx, and is refused where nginx knows none", options, using(async client => {
   for (const [url, version] of [[plain, "no TLS"], [secure, "TLS 1.3"]]) {

@@ -5,8 +5,9 @@ import { readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import net from "node:net";
+import path from "node:path";
 import { before, describe, test } from "node:test";
-import { certificates, file, listening, onFreePorts, options, run, using, WebSocketServer, write } from "./support.mjs";
+import { certificates, file, lines, listening, onFreePorts, options, run, start, using, WebSocketServer, write } from "./support.mjs";
 
 /** A server that says who asked for what, and echoes messages. */
 function serve(server) {
@@ -161,6 +162,18 @@ describe("names", () => {
     const { debug } = await client.ws(`ws://many.example:${here.plain}/`).closed(/Connect\(Unreachable\(/);
     for (const address of many) assert.ok(debug.includes(`Inet(${address.includes(":") ? `[${address}]` : address}:${here.plain})`), debug);
   }, `many.example=${many.join(",")}`));
+
+  test("an address that never answers holds up the others for a moment only", options, async context => {
+    const holes = ["127.0.0.9", "127.0.0.10"];
+    for (const address of holes) {
+      const hole = lines(start(["python3", path.join(import.meta.dirname, "hole.py"), address, `${here.plain}`]));
+      assert.equal(await hole(), "ready");
+    }
+    await using(async client => {
+      await fetched(client, "slow.example");
+      await client.ws(`ws://deaf.example:${here.plain}/`, "timeout=1500").closed(/^timed out while connecting.*TimedOut \{ step: Connecting/);
+    }, `slow.example=${holes.join(",")},127.0.0.1`, `deaf.example=${holes.join(",")}`)(context);
+  });
 
   test("localhost needs no resolver and no thread", options, using(async client => {
     await fetched(client, "localhost");
