@@ -1,11 +1,10 @@
 //! How connections and requests are to be made: the options of a line.
 //!
-//! - of any connection: `timeout=MILLISECONDS`, `redirects=N`, `field=NAME: VALUE`, `proxy=URL`, `source=ADDRESS`,
-//!   `receive-buffer=BYTES`
+//! - of any connection: `timeout=MILLISECONDS`, `redirects=N`, `field=NAME: VALUE`, `proxy=URL`, `receive-buffer=BYTES`
 //! - of TLS: `roots=FILE`, `version=1.2|1.3`, `self-signed`, `any-name`
 //! - of a WebSocket: `subprotocol=NAME`, `origin=ORIGIN`, `deflate=SERVER-TAKES-OVER,CLIENT-TAKES-OVER,SERVER-BITS,CLIENT-BITS`
-//! - of a request: `content=BYTES`, `stream=BYTES` and `chunked=BYTES` for content in pieces, `expect`, `pause-at=BYTES`, `end` for
-//!   a connection that ends after the response
+//! - of a request: `target=TARGET`, `header=NAME: VALUE`, `content=BYTES`, `stream=BYTES` and `chunked=BYTES` for content in
+//!   pieces, `expect`, `pause-at=BYTES`, `end` for a connection that ends after the response
 
 use lodger::http::ClientRequest;
 use lodger::tls::{Client, Version};
@@ -31,7 +30,6 @@ pub(crate) fn connect(url: &str, options: &[&str]) -> Result<Connect, Box<dyn Er
                 connect.field(name, value)
             }
             "proxy" => connect.proxy(value.parse()?),
-            "source" => connect.source(value.parse()?),
             "receive-buffer" => connect.buffer_sizes(None, Some(value.parse()?)),
             "subprotocol" => connect.subprotocol(value),
             "origin" => connect.origin(value),

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// Messages up to so many bytes are told word by word.
 const SHORT: usize = 8 * 1024;
 
-/// Told `text BYTES`, `binary BYTES`, `pieces BYTES COUNT`, `say TEXT`, `ping TEXT`, `traffic`, `close [CODE REASON]` or `abort`.
+/// Told `text BYTES`, `binary BYTES`, `pieces BYTES COUNT`, `ping TEXT`, `traffic` or `close [CODE REASON]`.
 pub(crate) struct Socket {
     teller: Teller,
     /// What an echo is compared with.
@@ -46,9 +46,6 @@ impl Socket {
             ["text", length] => self.send(cx, Message::Text(&text(length.parse()?))),
             ["binary", length] => self.send(cx, Message::Binary(&content(length.parse()?))),
             ["pieces", length, count] => self.send_in_pieces(cx, length.parse()?, count.parse()?),
-            ["say", text] => {
-                cx.send(*text)?;
-            }
             ["ping", text] => {
                 cx.conn().ping(text.as_bytes())?;
             }
@@ -64,7 +61,6 @@ impl Socket {
                 let code = CloseCode::new(code.parse()?);
                 cx.conn().close_with(code, reason);
             }
-            ["abort"] => cx.conn().abort(),
             _ => return Err("no such word".into()),
         }
         Ok(())

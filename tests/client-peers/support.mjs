@@ -7,11 +7,11 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import readline from "node:readline";
-import { createRequire } from "node:module";
 import { after } from "node:test";
 
 const PROGRAM = path.resolve(process.env.CLIENT_PEERS_CLIENT ?? "target/release/examples/client-peers-client");
@@ -59,8 +59,9 @@ export function start(command, settings = {}) {
   child.stdout.on("data", data => { child.output += data; });
   child.stderr.on("data", data => { child.output += data; });
   child.stdin.on("error", () => {});
-  child.on("error", error => { child.output += error; });
-  child.on("close", () => { running.delete(child); child.ended = true; });
+  const ended = () => { running.delete(child); child.ended = true; };
+  child.on("error", error => { child.output += error; ended(); });
+  child.on("close", ended);
   return child;
 }
 
@@ -115,8 +116,8 @@ export async function certificates(also) {
 }
 
 /** Lets a server of Node's listen on loopback; the answer is its port. */
-export async function listening(server, host = "127.0.0.1", port = 0) {
-  server.listen(port, host);
+export async function listening(server, host = "127.0.0.1") {
+  server.listen(0, host);
   await soon(once(server, "listening"), "listener");
   listeners.add(server);
   return server.address().port;
