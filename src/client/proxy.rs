@@ -98,10 +98,10 @@ impl fmt::Debug for Proxy {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// The proxy wants credentials, and there are none: 407 (RFC 9110, section 15.5.8), or a SOCKS proxy that takes nobody
-    /// without.
+    /// The proxy wants credentials, and there are none: 407 (RFC 9110, section 15.5.8), or 401; or a SOCKS proxy that
+    /// takes nobody without.
     CredentialsNeeded,
-    /// The proxy does not accept the credentials: 407, or the status of RFC 1929, section 2.
+    /// The proxy does not accept the credentials: 407 or 401, or the status of RFC 1929, section 2.
     CredentialsRefused,
     /// The proxy wants to know who asks by another scheme than Basic; by another method than that of RFC 1929.
     AuthenticationNotSupported,
@@ -110,7 +110,7 @@ pub enum ProxyError {
     Credentials,
     /// The server's name cannot be said: it is empty or too long, or has characters that no name has.
     Target,
-    /// The answer to CONNECT: neither 2xx nor 407.
+    /// The answer to CONNECT: neither 2xx nor 407 or 401.
     #[doc(alias("CURLINFO_HTTP_CONNECTCODE", "HS: non-200 proxy response"))]
     Refused(StatusCode),
     /// The answer of a SOCKS proxy: anything but "succeeded" (RFC 1928, section 6).

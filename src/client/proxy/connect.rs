@@ -88,7 +88,10 @@ impl Connect {
             // To another protocol, which nobody has asked for.
             StatusCode::SWITCHING_PROTOCOLS => Err(ProxyError::Refused(status)),
             _ if status.is_informational() => Ok(Progress::More),
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(self.unauthorized(response.headers)),
+            // tinyproxy answers 401 to credentials that it does not accept.
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
+                Err(self.unauthorized(response.headers))
+            }
             _ => Err(ProxyError::Refused(status)),
         }
     }

@@ -170,6 +170,13 @@ fn credentials_are_needed_or_wrong_or_of_no_use() {
 }
 
 #[test]
+fn a_proxy_that_answers_as_an_origin_server_does_wants_credentials_too() {
+    let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\n";
+    assert_eq!(connect_error(&http(), answer), ProxyError::CredentialsNeeded);
+    assert_eq!(connect_error(&http().credentials("ann", "secret"), answer), ProxyError::CredentialsRefused);
+}
+
+#[test]
 fn what_is_no_answer_to_connect_is_refused_as_soon_as_it_is_there() {
     for answer in ["\x05", "SSH-2.0-x\r\n", "\r\n", "HTTP/2", "HTTP/1x", "http/1.1 200 OK\r\n\r\n", "HTTP/0"]
     {
