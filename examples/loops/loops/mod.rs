@@ -44,7 +44,7 @@ pub(crate) fn named<D: 'static>(name: &str) -> Result<Run<D>, String> {
         "libuv" => libuv::run,
         #[cfg(feature = "glib")]
         "glib" => glib::run,
-        "libuv" | "glib" => {
+        _ if matches!(name, "libuv" | "glib") => {
             return Err(format!(
                 "{name} is a C library, and was left out: build with `-p lodger-examples-loops --features {name}`"
             ));
