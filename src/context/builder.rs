@@ -1,0 +1,136 @@
+//! Setting up a context.
+
+use super::{Context, Handlers};
+use crate::engine::Core;
+use crate::engine::link::NO_CONN;
+use crate::env::{Env, SystemEnv};
+use crate::io::Io;
+use crate::net::Net;
+use crate::resolve::{Resolver, SystemResolver};
+use crate::ws;
+use crate::ws::extension::Pools;
+
+/// Sets up a [`Context`].
+#[doc(alias = "lws_context_creation_info")]
+pub struct Builder {
+    env: Box<dyn Env>,
+    net: Net,
+    self_wake: bool,
+    max_links: usize,
+    max_handshakes: usize,
+    max_per_address: Option<usize>,
+    resolver: Box<dyn Resolver>,
+    pools: Pools,
+}
+
+impl Builder {
+    /// Where time and randomness come from. Default: the system.
+    #[must_use]
+    pub fn env(mut self, env: impl Env + 'static) -> Self {
+        self.env = Box::new(env);
+        self
+    }
+
+    /// Who looks up names. Default: [`SystemResolver`](crate::resolve::SystemResolver), which asks the system in a thread of its
+    /// own; it is started by the first name that is neither an address nor `localhost`.
+    #[doc(alias("lws_async_dns", "CURLOPT_DNS_SERVERS"))]
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.resolver = Box::new(resolver);
+        self
+    }
+
+    /// The simulated network to live in, instead of the system's.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub(crate) fn simulated(mut self, network: crate::sim::Network) -> Self {
+        self.net = Net::Simulated(network);
+        self
+    }
+
+    /// For loops that may sleep without passing [`Context::prepare`] after the context was used: the first use of
+    /// [`Context::io`] after a `prepare` signals the wake-up descriptor once, so that the loop comes round. Default: off.
+    #[must_use]
+    pub fn self_wake(mut self, on: bool) -> Self {
+        self.self_wake = on;
+        self
+    }
+
+    /// How many descriptors the context may have at once, listeners and adopted ones included. At the bound accepting
+    /// pauses, and goes on when one closes. Default: as many as the process may open (RLIMIT_NOFILE), where the system
+    /// itself draws the line.
+    #[doc(alias("max connections", "fd_limit_per_thread"))]
+    #[must_use]
+    pub fn max_links(mut self, links: usize) -> Self {
+        self.max_links = links;
+        self
+    }
+
+    /// How many accepted connections may be without a complete first request, or, where they are raw and speak TLS, without a
+    /// complete handshake. Beyond it accepting pauses. Default 1,024.
+    #[must_use]
+    pub fn max_handshakes(mut self, links: usize) -> Self {
+        self.max_handshakes = links;
+        self
+    }
+
+    /// How many connections one address may have at once, in all listeners together; more are closed right after accepting.
+    /// An IPv6 address is counted as it is: who has a whole network has many.
+    /// Default: no limit.
+    #[must_use]
+    pub fn max_per_address(mut self, links: usize) -> Self {
+        self.max_per_address = Some(links);
+        self
+    }
+
+    /// How many bytes the compressors and decompressors of connections with permessage-deflate may come to take, where they keep
+    /// them for context takeover. Beyond it new connections have no context takeover, and share what all share. Default 64 MiB.
+    #[cfg(feature = "deflate")]
+    #[doc(alias("context takeover", "deflateInit2"))]
+    #[must_use]
+    pub fn max_deflate_memory(mut self, bytes: usize) -> Self {
+        self.pools.budget = ws::deflate::Budget::new(bytes);
+        self
+    }
+
+    /// The context.
+    pub fn build<D>(self) -> Context<D> {
+        let mut core = Core::new(self.net, self.env, self.max_links, self.max_handshakes);
+        core.max_per_address = self.max_per_address;
+        core.resolver = Some(self.resolver);
+        core.pools = self.pools;
+        Context {
+            io: Io::new(core),
+            handlers: Handlers { pages: Vec::new() },
+            protocols: Vec::new(),
+            acceptors: Vec::new(),
+            buffer: Vec::new(),
+            spare: ws::Spare::default(),
+            running: NO_CONN,
+            self_wake: self.self_wake,
+            woken: false,
+            abandoned: false,
+        }
+    }
+}
+
+impl Context {
+    /// Sets up a context that differs from the default.
+    ///
+    /// ```
+    /// let context: lodger::Context<String> = lodger::Context::builder().max_links(100).build();
+    /// # context.abandon();
+    /// ```
+    pub fn builder() -> Builder {
+        Builder {
+            env: Box::new(SystemEnv),
+            net: Net::System,
+            self_wake: false,
+            max_links: usize::MAX,
+            max_handshakes: 1024,
+            max_per_address: None,
+            resolver: Box::new(SystemResolver::new()),
+            pools: Pools::default(),
+        }
+    }
+}

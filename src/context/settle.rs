@@ -1,0 +1,352 @@
+//! What a call does besides serving: it tells handlers what has come up, runs what is due, and ends what has ended.
+
+use super::{ConnId, Context, protocol_at};
+use crate::engine::Budget;
+use crate::engine::link::{Flags, State};
+use crate::engine::store::Key;
+use crate::engine::timers::{Timer, TimerId};
+use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
+use crate::io::{Cx, Fresh, ListenerId};
+use crate::net::Peer;
+use crate::remote::Command;
+use crate::role::Role;
+
+/// Calls what handlers of all roles have.
+macro_rules! in_any_role {
+    ($any:expr, $handler:ident => $call:expr) => {
+        match $any {
+            AnyHandler::WebSocket($handler) => $call,
+            AnyHandler::Http($handler) => $call,
+            AnyHandler::Raw($handler) => $call,
+            AnyHandler::Client($handler) => $call,
+            AnyHandler::Descriptor($handler) => $call,
+        }
+    };
+}
+
+impl<D> Context<D> {
+    /// Puts in place what handlers, or the host, have made since.
+    pub(super) fn install(&mut self, data: &mut D) {
+        while let Some(fresh) = self.io.fresh.pop_front() {
+            match fresh {
+                Fresh::Handler(key, handler) => {
+                    let raw = matches!(handler, AnyHandler::Raw(_));
+                    if self.io.core.conns.get(key).is_some() {
+                        *self.handlers.place(key.index) = Some(handler);
+                        // Where there is something to be made first, it opens after that.
+                        if raw && !self.io.core.is_unopened(key) {
+                            self.open_raw_handler(key.index, data);
+                        }
+                    }
+                }
+                Fresh::Acceptor(listener, accept) => {
+                    self.acceptors.retain(|(known, _)| self.io.core.links.get(*known).is_some());
+                    self.acceptors.push((listener, accept));
+                }
+                Fresh::Site(site, protocols) => self.start_site(site, protocols, data),
+                Fresh::Certificate(site) => self.report_certificate(site, data),
+                Fresh::Decision(conn, decision) => self.decided(conn, decision, data),
+            }
+        }
+    }
+
+    fn start_site(&mut self, site: Key, protocols: Vec<Box<dyn Protocol<D>>>, data: &mut D) {
+        let keys = self.io.core.sites.get(site).map(|facts| facts.protocols.clone()).unwrap_or_default();
+        let place = site.index as usize;
+        if self.protocols.len() <= place {
+            self.protocols.resize_with(place + 1, Vec::new);
+        }
+        self.protocols[place] = protocols;
+        for (protocol, key) in self.protocols[place].iter_mut().zip(keys) {
+            protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
+        }
+    }
+
+    /// Tells how long a site's certificate is valid, now and when it is time to say it again. Only while it listens or serves:
+    /// what is not used wakes nobody.
+    fn report_certificate(&mut self, site: Key, data: &mut D) {
+        let now = self.io.core.env.date();
+        let Some(facts) = self.io.core.sites.get_mut(site).filter(|facts| facts.is_used()) else { return };
+        let mut timer = std::mem::replace(&mut facts.aging, TimerId::NONE);
+        let server = facts.policy.tls.clone();
+        self.io.core.timers.cancel(&mut timer);
+        let Some((server, (days_left, next))) =
+            server.and_then(|server| server.next_report(now).map(|report| (server, report)))
+        else {
+            return;
+        };
+        let at = self.io.core.read_clock().after(next);
+        let timer = self.io.core.timers.arm(at, Timer::Certificate(site));
+        if let Some(facts) = self.io.core.sites.get_mut(site) {
+            facts.aging = timer;
+        }
+        self.tell_age(site, &server, days_left, data);
+    }
+
+    #[cfg(feature = "tls")]
+    fn tell_age(&mut self, site: Key, server: &crate::tls::Server, days_left: i64, data: &mut D) {
+        if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
+            first.certificate_ages(crate::SiteId(site), server, days_left, data, &mut self.io);
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn tell_age(&mut self, _: Key, _: &crate::transport::Server, _: i64, _: &mut D) {}
+
+    #[cfg(feature = "tls")]
+    fn tell_failed_handshake(&mut self, failed: crate::engine::FailedHandshake, data: &mut D) {
+        let peer = failed.peer.map_or(Peer::Unix(None), Peer::Inet);
+        if let Some(first) = protocol_at(&mut self.protocols, failed.site, 0) {
+            first.handshake_failed(&peer, &failed.error, data, &mut self.io);
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn tell_failed_handshake(&mut self, _: crate::engine::FailedHandshake, _: &mut D) {}
+
+    /// Does what the call has left to do: writes, tells handlers, ends what has ended.
+    #[inline]
+    pub(super) fn settle(&mut self, data: &mut D) {
+        if self.io.core.work {
+            self.settle_slowly(data, &mut Budget::new());
+        }
+    }
+
+    fn settle_slowly(&mut self, data: &mut D, budget: &mut Budget) {
+        loop {
+            self.run_commands(data, budget);
+            self.install(data);
+            if !self.io.core.ended.is_empty() && budget.take() {
+                self.tell_closed(data);
+            } else if !self.io.core.notices.is_empty() && budget.take() {
+                self.tell_notice(data);
+            } else if !self.io.core.to_flush.is_empty() && budget.take() {
+                self.io.core.flush_waiting(budget);
+            } else if let Some((site, listener, error)) = self.io.core.refused_listeners.pop_front() {
+                if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
+                    first.listener_refused(ListenerId(listener), error, data, &mut self.io);
+                }
+            } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
+                self.tell_failed_handshake(failed, data);
+            } else if !self.io.core.answers.is_empty() && budget.take() {
+                self.tell_answer(data);
+            } else if let Some(site) = self.io.core.ended_sites.pop() {
+                self.end_site(site, data);
+            } else {
+                break;
+            }
+        }
+        self.io.core.work = self.io.core.has_work() || self.io.is_busy();
+    }
+
+    /// The same without a bound, for the end of all.
+    pub(super) fn settle_all(&mut self, data: &mut D) {
+        while self.io.core.has_work() || self.io.is_busy() {
+            self.settle_slowly(data, &mut Budget::new());
+        }
+    }
+
+    fn tell_answer(&mut self, data: &mut D) {
+        let Some((question, answer)) = self.io.core.answers.pop_front() else { return };
+        if let Some(entry) = self.io.questions.remove(question) {
+            (entry.run)(answer, data, &mut self.io);
+        }
+    }
+
+    /// Tells all that have ended. No handler runs now.
+    pub(crate) fn tell_all_closed(&mut self, data: &mut D) {
+        while !self.io.core.ended.is_empty() {
+            self.tell_closed(data);
+        }
+    }
+
+    fn tell_closed(&mut self, data: &mut D) {
+        let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
+        let handler = self.handlers.take(key.index).or_else(|| self.io.take_fresh(key));
+        self.io.core.conns.remove(key);
+        let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+        if let Some(handler) = handler {
+            in_any_role!(handler, handler => handler.closed(&mut cx, closed));
+        }
+    }
+
+    fn tell_notice(&mut self, data: &mut D) {
+        let Some((key, notice)) = self.io.core.notices.pop_front() else { return };
+        if !self.io.core.hears(key) {
+            return;
+        }
+        if let (Notice::Timer, Some(conn)) = (&notice, self.io.core.conns.get_mut(key)) {
+            // It may have been cancelled, or set anew, since it expired.
+            if !std::mem::take(&mut conn.timer_due) {
+                return;
+            }
+        }
+        self.with_gathered(key.index, data, |handler, cx| match notice {
+            Notice::Writable => match handler {
+                AnyHandler::WebSocket(handler) => handler.writable(cx),
+                AnyHandler::Http(handler) => handler.writable(cx),
+                AnyHandler::Raw(handler) => handler.writable(cx),
+                AnyHandler::Client(handler) => handler.writable(cx),
+                // The host says so, and the descriptor is lent for it.
+                AnyHandler::Descriptor(_) => {}
+            },
+            Notice::Timer => in_any_role!(handler, handler => handler.timer(cx)),
+            Notice::Event(event) => in_any_role!(handler, handler => handler.event(cx, event)),
+            Notice::ChildClosed(child) => in_any_role!(handler, handler => handler.child_closed(cx, child)),
+        });
+    }
+
+    /// Runs what other threads have posted.
+    fn run_commands(&mut self, data: &mut D, budget: &mut Budget) {
+        if !self.io.remote_due {
+            return;
+        }
+        let Some(remote) = self.io.remote.clone() else { return };
+        while budget.take() {
+            let Some(command) = remote.0.take() else {
+                self.io.remote_due = false;
+                return;
+            };
+            match command {
+                Command::Post(task) => task(data, &mut self.io),
+                Command::Notify(id, event) => {
+                    let _ = self.io.notify(id, event);
+                }
+                Command::RequestWritable(id) => {
+                    if let Some(mut conn) = self.io.conn(id) {
+                        conn.request_writable();
+                    }
+                }
+                Command::RequestWritableAll(protocol) => self.io.request_writable_all(protocol),
+                Command::Broadcast(protocol, frame) => {
+                    self.io.broadcast(protocol, &frame);
+                }
+            }
+        }
+    }
+
+    // What is due.
+
+    pub(super) fn run_due(&mut self, data: &mut D) {
+        self.recover();
+        let mut budget = Budget::new();
+        self.io.remote_due |= self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
+        self.install(data);
+        let now = self.io.core.now();
+        // Timers that those which run now set are for the next call, even when they are due at once.
+        while budget.is_left() && self.io.core.timers.expire(now) {
+            budget.take();
+        }
+        while let Some(timer) = self.io.core.timers.take_due() {
+            self.expired(timer, data);
+        }
+        // What a task has adopted may have input to go on with.
+        self.install(data);
+        for _ in 0..self.io.core.to_resume.len() {
+            let Some(key) = self.io.core.to_resume.pop_front() else { break };
+            if !budget.take() {
+                self.io.core.to_resume.push_front(key);
+                break;
+            }
+            if let Some(link) = self.io.core.links.get_mut(key) {
+                link.flags.remove(Flags::TO_RESUME);
+                budget.delivered(self.resume(key.index, data));
+            }
+        }
+        self.settle_slowly(data, &mut budget);
+    }
+
+    fn expired(&mut self, timer: Timer, data: &mut D) {
+        let core = &mut self.io.core;
+        match timer {
+            Timer::Phase(key) => {
+                if let Some(link) = core.links.get_mut(key) {
+                    link.phase_timer = TimerId::NONE;
+                    self.phase_expired(key.index);
+                }
+            }
+            Timer::Stall(key) => {
+                if core.links.get(key).is_some() && core.stalled(key.index) {
+                    core.abort(key.index, CloseReason::TimedOut(Timeout::WriteStall));
+                }
+            }
+            Timer::User(key) => {
+                if let Some(conn) = core.conns.get_mut(key) {
+                    conn.timer = TimerId::NONE;
+                    conn.timer_due = true;
+                    core.notice(key, Notice::Timer);
+                }
+            }
+            Timer::Task(key) => {
+                if let Some(task) = self.io.tasks.remove(key) {
+                    (task.run)(data, &mut self.io);
+                }
+            }
+            Timer::Certificate(site) => {
+                if let Some(facts) = core.sites.get_mut(site) {
+                    facts.aging = TimerId::NONE;
+                }
+                self.report_certificate(site, data);
+            }
+            Timer::Connect(key) => core.connect_timer(key),
+            Timer::Stagger(key) => core.stagger_timer(key),
+            Timer::Resolver => core.resolver_timer(),
+            Timer::Accept => core.accept_timer_expired(),
+            Timer::Wake => {
+                for link in core.resolver_links().chain(self.io.wake_link).collect::<Vec<_>>() {
+                    if core.links.at(link).is_some() {
+                        core.link(link).flags.remove(Flags::REFUSED);
+                        core.mark(link);
+                    }
+                }
+                self.io.look_for_posts();
+            }
+        }
+    }
+
+    fn phase_expired(&mut self, index: u32) {
+        let core = &mut self.io.core;
+        let link = core.link(index);
+        if link.state != State::Ended && link.queue.is_some() && link.is_closing() {
+            // What is queued is still being taken, which has a limit of its own.
+            let closing = link.limits.closing;
+            return core.arm_phase(index, closing);
+        }
+        match (link.state, &link.role) {
+            (State::Ended, _) => {}
+            (State::Finishing | State::Lingering, _) => {
+                core.end(index, CloseReason::TimedOut(Timeout::Closing))
+            }
+            (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
+            (State::Open, Role::Http(_)) if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) => {
+                core.end(index, CloseReason::TimedOut(Timeout::Handshake))
+            }
+            (State::Open, Role::Http(_)) => self.http_timer(index),
+            // The handshake of its transport is not complete: there is no other phase that has a time.
+            (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),
+            (State::Open, Role::Client(_)) => self.client_timer(index),
+            (State::Open, _) => {}
+        }
+    }
+
+    // Ends.
+
+    fn end_site(&mut self, site: Key, data: &mut D) {
+        let Some(facts) = self.io.core.sites.remove(site) else { return };
+        for protocol in facts.protocols {
+            self.io.core.protocols.remove(protocol);
+        }
+        if let Some(protocols) = self.protocols.get_mut(site.index as usize) {
+            for mut protocol in std::mem::take(protocols) {
+                protocol.ended(data, &mut self.io);
+            }
+        }
+    }
+
+    pub(super) fn end_protocols(&mut self, data: &mut D) {
+        let sites: Vec<Key> = self.io.core.sites.iter().map(|(key, _)| key).collect();
+        for site in sites {
+            self.end_site(site, data);
+        }
+    }
+}
