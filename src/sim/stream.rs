@@ -267,7 +267,10 @@ impl Stream {
     }
 
     pub(super) fn endpoint_sends(&mut self, side: usize, bytes: &[u8]) {
-        self.ends[side].outbox.extend(bytes);
+        // Behind its own end nothing would ever go out.
+        if !self.ends[side].finished {
+            self.ends[side].outbox.extend(bytes);
+        }
     }
 
     pub(super) fn endpoint_finishes(&mut self, side: usize) {
