@@ -3,6 +3,11 @@
 #[path = "tls/authority.rs"]
 #[allow(dead_code, reason = "the tests of servers use all of it")]
 mod authority;
+#[path = "client/campaign.rs"]
+mod campaign;
+#[path = "simulation/dice.rs"]
+#[allow(dead_code, reason = "the simulation of servers uses all of it")]
+mod dice;
 #[path = "client/errors.rs"]
 mod errors;
 #[path = "client/order.rs"]
