@@ -113,7 +113,7 @@ impl Core {
         if link.kept.is_some()
             || link.flags.contains(Flags::BACKLOG)
             || ended
-            || matches!(link.role, Role::Http(_))
+            || matches!(link.role, Role::Http(_) | Role::Client(_))
         {
             self.resume_later(index);
         }
