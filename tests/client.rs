@@ -10,6 +10,8 @@ mod campaign;
 mod dice;
 #[path = "client/errors.rs"]
 mod errors;
+#[path = "client/http.rs"]
+mod exchanges;
 #[path = "client/order.rs"]
 mod order;
 #[path = "client/proxies.rs"]
@@ -20,6 +22,8 @@ mod race;
 mod steps;
 #[path = "client/town.rs"]
 mod town;
+#[path = "client/turns.rs"]
+mod turns;
 
 use lodger::sim::World;
 use lodger::{Closed, Connect, Context, Cx, Decision, Io, Listen, Request, Response, Site, http, ws};
