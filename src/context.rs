@@ -1112,16 +1112,17 @@ impl<D> Context<D> {
         }
     }
 
-    /// Tells all that have ended. No handler runs now.
+    /// Tells all that have ended by now; those that end meanwhile have their turn later. No handler runs now.
     pub(crate) fn tell_all_closed(&mut self, data: &mut D) {
-        while !self.io.core.ended.is_empty() {
+        for _ in 0..self.io.core.ended.len() {
             self.tell_closed(data);
         }
     }
 
     fn tell_closed(&mut self, data: &mut D) {
         let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
-        let handler = self.handlers.take(key.index);
+        // It may have ended before its handler was put in its place.
+        let handler = self.handlers.take(key.index).or_else(|| self.io.take_fresh_handler(key));
         self.io.core.conns.remove(key);
         let mut cx = Cx::new(data, &mut self.io, ConnId(key));
         if let Some(handler) = handler {

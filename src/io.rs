@@ -205,6 +205,16 @@ impl<D> Io<D> {
         self.core.work = true;
     }
 
+    /// The handler of a conn, if it waits to be put in its place.
+    pub(crate) fn take_fresh_handler(&mut self, conn: Key) -> Option<AnyHandler<D>> {
+        let waits = |fresh: &Fresh<D>| matches!(fresh, Fresh::Handler(key, _) if *key == conn);
+        let at = self.fresh.iter().position(waits)?;
+        match self.fresh.remove(at) {
+            Some(Fresh::Handler(_, handler)) => Some(handler),
+            _ => None,
+        }
+    }
+
     /// Posts from other threads may wait.
     pub(crate) fn look_for_posts(&mut self) {
         self.remote_due = true;
