@@ -383,3 +383,21 @@ fn one_that_gives_up_is_not_transient_and_one_that_is_cut_off_is() {
         "{reason:?}"
     );
 }
+
+#[test]
+fn what_is_begun_and_fails_while_a_server_answers_is_heard_of() {
+    let mut town = Town::new();
+    let accept = |_: &lodger::Request<'_>, _: &mut State, io: &mut Io<State>| {
+        io.connect(Connect::to("what"), Script::quiet());
+        lodger::Decision::respond(lodger::Response::text("page"))
+    };
+    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept));
+    town.context.io().listen(Listen::tcp(([10, 0, 0, 1], 80)), site).unwrap();
+    town.run();
+    let mut peer = town.world.connect(&super::town::peer("10.0.0.1:80")).unwrap();
+    for _ in 0..3 {
+        peer.get("/");
+    }
+    town.run();
+    assert_eq!(town.log().len(), 3);
+}

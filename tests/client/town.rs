@@ -27,7 +27,6 @@ pub(crate) struct State {
 }
 
 /// One event of a handler.
-#[derive(Debug)]
 pub(crate) enum Heard<'a> {
     /// The connection stands; with the answer, for a WebSocket.
     Connected(Option<&'a ResponseHead<'a>>),

