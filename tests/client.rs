@@ -14,6 +14,8 @@ mod errors;
 mod exchanges;
 #[path = "client/order.rs"]
 mod order;
+#[path = "client/places.rs"]
+mod places;
 #[path = "client/proxies.rs"]
 mod proxies;
 #[path = "client/race.rs"]

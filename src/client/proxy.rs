@@ -122,8 +122,6 @@ pub enum ProxyError {
     Malformed,
     /// The head of the answer to CONNECT has more than 16 KiB, or more than 100 fields.
     TooLong,
-    /// The proxy ended the connection before it said whether there is a tunnel.
-    Ended,
 }
 
 impl ProxyError {
@@ -131,7 +129,7 @@ impl ProxyError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(status) => matches!(status.code(), 408 | 429 | 500 | 502 | 503 | 504),
-            Self::Socks(_) | Self::Ended => true,
+            Self::Socks(_) => true,
             _ => false,
         }
     }
@@ -156,7 +154,6 @@ impl fmt::Display for ProxyError {
             Self::NotAProxy => f.write_str("what answers is no proxy of this kind: check address and port"),
             Self::Malformed => f.write_str("the proxy's answer is malformed"),
             Self::TooLong => f.write_str("the proxy's answer is too long"),
-            Self::Ended => f.write_str("the proxy ended the connection before it gave an answer"),
         }
     }
 }

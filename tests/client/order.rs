@@ -44,9 +44,7 @@ fn a_handler_that_connects_hears_of_it_when_it_has_returned() {
     let id = town.ws(
         Connect::to(WS),
         Script::new(move |cx, heard| match heard {
-            Heard::Connected(_) | Heard::Text(_) | Heard::Event | Heard::Timer | Heard::Closed(_) => {
-                begin(cx)
-            }
+            Heard::Connected | Heard::Text(_) | Heard::Event | Heard::Timer | Heard::Closed(_) => begin(cx),
             _ => {}
         }),
     );
@@ -141,7 +139,7 @@ fn what_is_done_in_connected_takes_effect() {
         let mut town = Town::new();
         town.serve(Listen::tcp(([10, 0, 0, 1], 80)), |site| site);
         let script = Script::new(move |cx, heard| {
-            if let Heard::Connected(_) = heard {
+            if let Heard::Connected = heard {
                 act(cx);
             }
         });

@@ -33,7 +33,7 @@ fn gaps(town: &mut Town, peers: &mut [Endpoint], turns: usize, step: Duration) -
     for _ in 0..turns {
         town.world.turn(&mut town.context, &mut town.state);
         // What was written goes out as the loop prepares to sleep, or before.
-        town.context.prepare(town.world.host_mut());
+        let _ = town.context.prepare(town.world.host_mut());
         for peer in peers.iter_mut() {
             gaps += usize::from(peer.next_frame().is_none());
             peer.send_text("echo");
@@ -52,7 +52,7 @@ fn count(town: &Town, told: &mut usize, most: &mut usize) {
 /// Takes the answers that are still under way, in the one turn that they need.
 fn answer(town: &mut Town, peers: &mut [Endpoint]) {
     town.world.turn(&mut town.context, &mut town.state);
-    town.context.prepare(town.world.host_mut());
+    let _ = town.context.prepare(town.world.host_mut());
     assert!(peers.iter_mut().all(|peer| peer.next_frame().is_some()));
 }
 
