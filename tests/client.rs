@@ -3,20 +3,33 @@
 #[path = "tls/authority.rs"]
 #[allow(dead_code, reason = "the tests of servers use all of it")]
 mod authority;
+#[path = "client/campaign.rs"]
+mod campaign;
 #[path = "client/corners.rs"]
 mod corners;
+#[path = "simulation/dice.rs"]
+#[allow(dead_code, reason = "the simulation of servers uses all of it")]
+mod dice;
 #[path = "client/errors.rs"]
 mod errors;
+#[path = "client/http.rs"]
+mod exchanges;
 #[path = "client/order.rs"]
 mod order;
+#[path = "client/places.rs"]
+mod places;
 #[path = "client/proxies.rs"]
 mod proxies;
 #[path = "client/race.rs"]
 mod race;
 #[path = "client/steps.rs"]
 mod steps;
+#[path = "client/storm.rs"]
+mod storm;
 #[path = "client/town.rs"]
 mod town;
+#[path = "client/turns.rs"]
+mod turns;
 
 use lodger::sim::World;
 use lodger::{Closed, Connect, Context, Cx, Decision, Io, Listen, Request, Response, Site, http, ws};

@@ -153,9 +153,9 @@ impl<D> Context<D> {
         }
     }
 
-    /// Tells all that have ended. No handler runs now.
+    /// Tells all that have ended by now; those that end meanwhile have their turn later. No handler runs now.
     pub(crate) fn tell_all_closed(&mut self, data: &mut D) {
-        while !self.io.core.ended.is_empty() {
+        for _ in 0..self.io.core.ended.len() {
             self.tell_closed(data);
         }
     }

@@ -26,11 +26,7 @@ impl Endpoint {
         self.end(|end| end.address.clone())
     }
 
-    /// Sends bytes.
-    ///
-    /// # Panics
-    ///
-    /// Panics when this side has finished: what it sent then could neither arrive nor be waited for.
+    /// Sends bytes; none any more once this side has [finished](Self::finish).
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream(|stream, side| stream.endpoint_sends(side, bytes.as_ref()));
     }

@@ -44,9 +44,7 @@ fn a_handler_that_connects_hears_of_it_when_it_has_returned() {
     let id = town.ws(
         Connect::to(WS),
         Script::new(move |cx, heard| match heard {
-            Heard::Connected(_) | Heard::Text(_) | Heard::Event | Heard::Timer | Heard::Closed(_) => {
-                begin(cx)
-            }
+            Heard::Connected | Heard::Text(_) | Heard::Event | Heard::Timer | Heard::Closed(_) => begin(cx),
             _ => {}
         }),
     );
@@ -141,7 +139,7 @@ fn what_is_done_in_connected_takes_effect() {
         let mut town = Town::new();
         town.serve(Listen::tcp(([10, 0, 0, 1], 80)), |site| site);
         let script = Script::new(move |cx, heard| {
-            if let Heard::Connected(_) = heard {
+            if let Heard::Connected = heard {
                 act(cx);
             }
         });
@@ -382,4 +380,22 @@ fn one_that_gives_up_is_not_transient_and_one_that_is_cut_off_is() {
         matches!(reason, CloseReason::PeerEnded | CloseReason::Io(_)) && reason.is_transient(),
         "{reason:?}"
     );
+}
+
+#[test]
+fn what_is_begun_and_fails_while_a_server_answers_is_heard_of() {
+    let mut town = Town::new();
+    let accept = |_: &lodger::Request<'_>, _: &mut State, io: &mut Io<State>| {
+        io.connect(Connect::to("what"), Script::quiet());
+        lodger::Decision::respond(lodger::Response::text("page"))
+    };
+    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept));
+    town.context.io().listen(Listen::tcp(([10, 0, 0, 1], 80)), site).unwrap();
+    town.run();
+    let mut peer = town.world.connect(&super::town::peer("10.0.0.1:80")).unwrap();
+    for _ in 0..3 {
+        peer.get("/");
+    }
+    town.run();
+    assert_eq!(town.log().len(), 3);
 }

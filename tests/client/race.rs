@@ -201,8 +201,8 @@ fn a_race_stops_short_of_the_limit_of_links() {
     town.world.reach(&peer("10.0.0.1:80"), Reach::Refused);
     let mut third = town.server("10.0.0.3:80");
     town.world.run(&mut context, &mut town.state);
-    let mut third = third.accept().unwrap();
-    open(&mut third, "");
+    let mut peer = third.accept().unwrap();
+    open(&mut peer, "");
     town.world.run(&mut context, &mut town.state);
     assert_eq!(town.log(), ["connected"]);
     town.world.leave(&mut context, &mut town.state);
