@@ -22,6 +22,8 @@ mod places;
 mod proxies;
 #[path = "client/race.rs"]
 mod race;
+#[path = "client/real.rs"]
+mod real;
 #[path = "client/steps.rs"]
 mod steps;
 #[path = "client/storm.rs"]
