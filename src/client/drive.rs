@@ -3,7 +3,7 @@
 #[cfg(feature = "tls")]
 use super::UrlError;
 use super::connect::is_secret;
-use super::proxy::{Negotiation, Progress};
+use super::proxy::{Negotiation, Progress, ProxyError};
 use super::{ConnectError, ExchangeError, RedirectError, Refusal};
 use crate::context::{Context, Next};
 use crate::engine::connect::Speak;
@@ -221,8 +221,13 @@ impl<D> Context<D> {
         let mut out = core.pool.take();
         let Some(client) = core.client(index) else { return (0, Next::Again) };
         let Phase::Proxy(negotiation) = &mut client.phase else { return (0, Next::Again) };
-        let step = negotiation.receive(input, &mut out);
-        core.push(index, &out, &[]);
+        let mut step = negotiation.receive(input, &mut out);
+        if matches!(step, Ok((_, Progress::Done))) && !out.is_empty() {
+            // Answered before it was asked; and what has not left yet would be taken for what goes through the tunnel.
+            step = Err(ProxyError::NotAProxy);
+        } else {
+            core.push(index, &out, &[]);
+        }
         core.pool.give(out);
         match step {
             Ok((used, Progress::More)) => (used, Next::More),

@@ -76,6 +76,8 @@ fn each_refusal_of_socks_is_its_own_error() {
     check(ann(), &[b"\x05\xff"], &ProxyError::AuthenticationNotSupported);
     check(socks(), &[b"\x05\x01"], &ProxyError::AuthenticationNotSupported);
     check(socks(), &[b"HTTP/1.1 400 Bad Request"], &ProxyError::NotAProxy);
+    // Before it was asked.
+    check(socks(), &[b"\x05\0\x05\0\0\x01\0\0\0\0\0\0"], &ProxyError::NotAProxy);
     for (code, reply) in [
         (1, SocksReply::GeneralFailure),
         (2, SocksReply::NotAllowed),
