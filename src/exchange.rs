@@ -20,6 +20,14 @@ use std::mem::MaybeUninit;
 /// So many fields of a head are read on the stack; a site that allows more costs an allocation for each of those heads.
 const FIELDS: usize = 100;
 
+/// How far content was handed over.
+pub(crate) enum Handed {
+    End(Fields),
+    Failed(BodyError),
+    /// There is no more of it for now, or something is in the way.
+    Stopped(Next),
+}
+
 /// What an upgrade needs besides its request.
 struct Upgrade<'a> {
     key: AcceptKey,
@@ -352,43 +360,61 @@ impl<D> Context<D> {
         let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
         // Out of its place while handlers run.
         let mut content = std::mem::replace(&mut server.content, Decoder::None);
-        let mut used = 0;
-        let next = loop {
-            match content.next(&input[used..]) {
-                Ok((Step::More, took)) => {
-                    used += took;
-                    break Next::More;
-                }
-                Ok((Step::Piece(piece), took)) => {
-                    used += took;
-                    *budget = budget.saturating_sub(1);
-                    self.content_piece(index, conn, piece, data);
-                }
-                Ok((Step::End(trailers), took)) => {
-                    used += took;
-                    self.content_complete(index, conn, &trailers, data);
-                    break Next::Again;
-                }
-                Err(error) => {
-                    self.content_malformed(index, error);
-                    break Next::Again;
-                }
+        let (used, handed) = self.hand_over(index, &mut content, input, budget, |context, piece| {
+            context.content_piece(index, conn, piece, data);
+        });
+        let next = match handed {
+            Handed::Stopped(next) => next,
+            Handed::End(trailers) => {
+                self.content_complete(index, conn, &trailers, data);
+                Next::Again
             }
-            let link = self.io.core.link(index);
-            if link.state != State::Open {
-                break Next::Again;
-            }
-            if link.flags.contains(Flags::PAUSED) {
-                break Next::Stop;
-            }
-            if *budget == 0 {
-                break Next::Later;
+            Handed::Failed(error) => {
+                self.content_malformed(index, error);
+                Next::Again
             }
         };
         if let Some(server) = self.io.core.server(index) {
             server.content = content;
         }
         (used, next)
+    }
+
+    /// Hands over content piece by piece, until it ends or something is in the way.
+    pub(crate) fn hand_over(
+        &mut self,
+        index: u32,
+        content: &mut Decoder,
+        input: &[u8],
+        budget: &mut u32,
+        mut take: impl FnMut(&mut Self, &[u8]),
+    ) -> (usize, Handed) {
+        let mut used = 0;
+        loop {
+            let (step, took) = match content.next(&input[used..]) {
+                Ok(step) => step,
+                Err(error) => return (used, Handed::Failed(error)),
+            };
+            used += took;
+            match step {
+                Step::More => return (used, Handed::Stopped(Next::More)),
+                Step::End(trailers) => return (used, Handed::End(trailers)),
+                Step::Piece(piece) => {
+                    *budget = budget.saturating_sub(1);
+                    take(self, piece);
+                }
+            }
+            let link = self.io.core.link(index);
+            if link.state != State::Open {
+                return (used, Handed::Stopped(Next::Again));
+            }
+            if link.flags.contains(Flags::PAUSED) {
+                return (used, Handed::Stopped(Next::Stop));
+            }
+            if *budget == 0 {
+                return (used, Handed::Stopped(Next::Later));
+            }
+        }
     }
 
     fn content_piece(&mut self, index: u32, conn: u32, piece: &[u8], data: &mut D) {

@@ -9,6 +9,7 @@ use crate::context::{Context, Next};
 use crate::engine::connect::Speak;
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
+use crate::exchange::Handed;
 use crate::handler::{AnyHandler, CloseReason, Timeout};
 use crate::http::{ClientRequest, Content, Fields, ResponseHead, StatusCode};
 use crate::http1::answer::{self, Answer};
@@ -399,41 +400,22 @@ impl<D> Context<D> {
         let Role::Client(client) = &mut link.role else { return (0, Next::Again) };
         // Out of its place while handlers run.
         let mut content = std::mem::replace(&mut client.content, Decoder::None);
-        let mut used = 0;
-        let next = loop {
-            match content.next(&input[used..]) {
-                Ok((Step::More, took)) => {
-                    used += took;
-                    break Next::More;
+        let (used, handed) = self.hand_over(index, &mut content, input, budget, |context, piece| {
+            context.with_handler(conn, data, |handler, cx| {
+                if let AnyHandler::Client(handler) = handler {
+                    handler.body(cx, piece);
                 }
-                Ok((Step::Piece(piece), took)) => {
-                    used += took;
-                    *budget = budget.saturating_sub(1);
-                    self.with_handler(conn, data, |handler, cx| {
-                        if let AnyHandler::Client(handler) = handler {
-                            handler.body(cx, piece);
-                        }
-                    });
-                }
-                Ok((Step::End(trailers), took)) => {
-                    used += took;
-                    self.answer_complete(index, &trailers, used == input.len(), data);
-                    return (used, Next::Again);
-                }
-                Err(error) => {
-                    self.exchange_failed(index, fault(&error));
-                    break Next::Again;
-                }
+            });
+        });
+        let next = match handed {
+            Handed::Stopped(next) => next,
+            Handed::End(trailers) => {
+                self.answer_complete(index, &trailers, used == input.len(), data);
+                return (used, Next::Again);
             }
-            let link = self.io.core.link(index);
-            if link.state != State::Open {
-                break Next::Again;
-            }
-            if link.flags.contains(Flags::PAUSED) {
-                break Next::Stop;
-            }
-            if *budget == 0 {
-                break Next::Later;
+            Handed::Failed(error) => {
+                self.exchange_failed(index, fault(&error));
+                Next::Again
             }
         };
         if let Some(client) = self.io.core.client(index) {
