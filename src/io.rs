@@ -320,7 +320,7 @@ impl<D> Io<D> {
     }
 
     /// Sends a frame to every WebSocket conn of a protocol, without copying it. Says how many took it: one that is closing, or
-    /// over its limit of queued bytes ([`Limits::send_max`]), did not. To do otherwise with slow ones, go through
+    /// over its limit of queued bytes ([`Limits::send_max`](crate::Limits::send_max)), did not. To do otherwise with slow ones, go through
     /// [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
     #[doc(alias("libwebsockets_broadcast", "LWS_CALLBACK_BROADCAST"))]
     pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> usize {

@@ -7,7 +7,6 @@ use crate::engine::store::Key;
 use crate::engine::timers::{Timer, TimerId};
 use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
 use crate::io::{Cx, Fresh, ListenerId};
-use crate::net::Peer;
 use crate::remote::Command;
 use crate::role::Role;
 
@@ -95,7 +94,7 @@ impl<D> Context<D> {
 
     #[cfg(feature = "tls")]
     fn tell_failed_handshake(&mut self, failed: crate::engine::FailedHandshake, data: &mut D) {
-        let peer = failed.peer.map_or(Peer::Unix(None), Peer::Inet);
+        let peer = failed.peer.map_or(crate::Peer::Unix(None), crate::Peer::Inet);
         if let Some(first) = protocol_at(&mut self.protocols, failed.site, 0) {
             first.handshake_failed(&peer, &failed.error, data, &mut self.io);
         }

@@ -20,10 +20,10 @@ use std::rc::Rc;
 
 impl<D> Io<D> {
     /// Has a descriptor watched beside lodger's own; the application reads and writes it. It is made non-blocking, and is
-    /// closed when the conn ends, unless [`Conn::release`] gives it back.
+    /// closed when the conn ends, unless [`Conn::release`](crate::Conn::release) gives it back.
     ///
     /// Readability is watched for as long as it is wanted; writability until the first `writable`, and again after each
-    /// [`Conn::request_writable`].
+    /// [`Conn::request_writable`](crate::Conn::request_writable).
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl<D> Io<D> {
     }
 
     /// Adopts an accepted stream socket for a site, as if one of the site's listeners had accepted it; only
-    /// [`Protocol::filter`] is not asked. `read_already` is what was read from it before.
+    /// [`Protocol::filter`](crate::Protocol::filter) is not asked. `read_already` is what was read from it before.
     ///
     /// # Errors
     ///

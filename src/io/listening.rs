@@ -57,7 +57,7 @@ impl<D> Io<D> {
     /// # Errors
     ///
     /// See [`ListenError`]. The socket is announced to the host by the next `prepare`; should the host refuse it, the site's
-    /// first protocol hears [`Protocol::listener_refused`], and the listener is gone.
+    /// first protocol hears [`Protocol::listener_refused`](crate::Protocol::listener_refused), and the listener is gone.
     #[doc(alias = "lws_create_vhost")]
     pub fn listen(&mut self, listen: Listen, site: SiteId) -> Result<ListenerId, ListenError> {
         let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
