@@ -466,3 +466,138 @@ fn plaintext_and_changed_records_are_refused_after_a_handshake() {
         }
     }
 }
+
+#[test]
+fn wishes_for_new_keys_make_no_more_records_than_we_send_ourselves() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let mut answers = 0;
+    for _ in 0..1000 {
+        let Ours { tls, out, .. } = &mut client;
+        let established = tls.established().unwrap();
+        established.outgoing.write(ContentType::Handshake, &[24, 0, 0, 1, 1], out).unwrap();
+        let keys = established.renewal.outgoing().unwrap();
+        established.outgoing = Outgoing::new(established.suite, keys).unwrap();
+        client.say(b"x");
+        server.take(&client.records());
+        answers += server.records().len();
+        assert_eq!(server.error, None);
+    }
+    assert!(answers < 100, "{answers} bytes for a peer that is sent nothing");
+}
+
+#[test]
+fn alert_without_content_is_unexpected_in_tls_1_3() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let told = told_of(&mut client, &mut server, ContentType::Alert, &[]);
+    assert_eq!(told, alert(AlertDescription::UnexpectedMessage));
+}
+
+#[test]
+fn key_update_without_content_cannot_be_decoded() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let told = told_of(&mut client, &mut server, ContentType::Handshake, &[24, 0, 0, 0]);
+    assert_eq!(told, alert(AlertDescription::DecodeError));
+}
+
+#[test]
+fn nothing_is_heard_behind_a_close_notify() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let (mut client, mut server) = ours(version);
+        let Ours { tls, out, .. } = &mut client;
+        tls.established().unwrap().close(out).unwrap();
+        server.take(&client.records());
+        assert!(server.tls.peer_has_closed());
+        client.say(b"late");
+        server.take(&client.records());
+        assert_eq!(server.heard(), b"");
+    }
+}
+
+#[test]
+fn keys_of_tls_1_2_that_are_used_up_end_with_a_close_notify() {
+    let (mut client, mut server) = ours(Version::Tls12);
+    let outgoing = &mut client.established().outgoing;
+    outgoing.limit = outgoing.sequence + 1;
+    let used_up = client.tls.encrypt(&[b"a"], &mut client.joined, &mut client.out);
+    assert_eq!(used_up, Err(TlsError::KeysExhausted));
+    client.tls.close(&mut client.out);
+    server.take(&client.records());
+    assert!(server.tls.peer_has_closed());
+}
+
+#[test]
+fn early_data_that_is_refused_costs_its_size_once() {
+    let provider = providers().remove(0);
+    let authority = Authority::new("root");
+    let issued = authority.issue("localhost");
+    let server = Server::builder().certificate_pem(&issued.chain, &issued.key).provider(provider.clone());
+    let server = server.build().unwrap();
+    let client = Client::builder().roots_pem(&authority.pem()).provider(provider).build().unwrap();
+    let mut config = (*client.config()).clone();
+    config.enable_early_data = true;
+    // Another server took early data, and this one does not.
+    let mut other = (*server.config()).clone();
+    other.max_early_data_size = 16 * 1024;
+    other.ticketer = Arc::new(NoTickets);
+    let other = Arc::new(other);
+    let mut with_early_data = |records| {
+        config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        let config = Arc::new(config.clone());
+        let client = || {
+            let client = ClientConnection::new(config.clone(), "localhost".try_into().unwrap());
+            Theirs(client.unwrap().into(), Vec::new())
+        };
+        let other = ServerConnection::new(other.clone()).unwrap();
+        carry(&mut client(), &mut Theirs(other.into(), Vec::new()), usize::MAX);
+        let mut client = client();
+        let Connection::Client(connection) = &mut client.0 else { unreachable!() };
+        let mut early = connection.early_data().expect("there is a ticket for it");
+        (0..records).for_each(|_| early.write_all(&[b'x'; 700]).unwrap());
+        client
+    };
+    for records in [1, 2, 4, 8, 16] {
+        let mut rustls = Theirs::server(&server);
+        carry(&mut rustls, &mut with_early_data(records), usize::MAX);
+        assert!(!rustls.0.is_handshaking());
+        let (mut ours, mut theirs) = (Ours::server(&server), with_early_data(records));
+        ours.take(&theirs.records());
+        assert_eq!(ours.error, None, "{records} records of early data");
+        carry(&mut ours, &mut theirs, usize::MAX);
+        assert_eq!(ours.error, None, "{records} records of early data");
+        converse(&mut ours, &mut theirs, 10);
+    }
+}
+
+#[test]
+fn a_client_that_has_failed_says_so_once() {
+    let provider = providers().remove(0);
+    let (client, _) = pair(&provider, &provider.cipher_suites);
+    let (_, stranger) = pair(&provider, &provider.cipher_suites);
+    let (mut ours, mut theirs) = (Ours::client(&client), Theirs::server(&stranger));
+    ours.say(b"waits for the handshake");
+    theirs.take(&ours.records());
+    ours.take(&theirs.records());
+    assert_eq!(ours.error, Some(TlsError::BadSignature));
+    assert!(!ours.records().is_empty());
+    ours.take(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
+    assert_eq!(ours.records(), b"", "a second alert");
+    assert_eq!(ours.tls.waiting(), 0, "nothing waits for what will not come");
+}
+
+#[derive(Debug)]
+struct NoTickets;
+
+impl rustls::server::ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+    fn lifetime(&self) -> u32 {
+        0
+    }
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
