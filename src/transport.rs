@@ -134,6 +134,10 @@ mod none {
             match *self {}
         }
 
+        pub(crate) fn forget_early(&mut self) {
+            match *self {}
+        }
+
         pub(crate) fn hello(&mut self, _: &[u8]) -> Hello {
             match *self {}
         }

@@ -320,6 +320,10 @@ impl Core {
         self.left_handshake(index);
         let link = self.link(index);
         let (conn, peer, unsent) = (link.conn, link.peer(), link.queued());
+        if let Some(tls) = &mut link.tls {
+            // It waits for what will not come.
+            tls.forget_early();
+        }
         match &link.role {
             Role::Http(_) if conn == NO_CONN && link.tls.as_ref().is_some_and(|tls| tls.is_secured()) => {}
             Role::Http(server) if conn == NO_CONN => {

@@ -184,7 +184,7 @@ impl Established {
 
     /// Encrypts what fits a record, by new keys if the old ones have protected as much as they may.
     pub(super) fn encrypt(&mut self, bytes: &[u8], out: &mut Records) -> Result<(), TlsError> {
-        if self.outgoing.is_used_up() {
+        if self.owes_update || self.outgoing.is_used_up() {
             self.renew(out)?;
         }
         self.outgoing.write(ContentType::ApplicationData, bytes, out)
@@ -259,6 +259,9 @@ impl Established {
 
     /// An alert (RFC 8446, section 6; RFC 5246, section 7.2).
     fn alert(&mut self, payload: &[u8], received: &mut Received<'_>) -> Result<(), Failure> {
+        if payload.is_empty() && self.suite.tls13().is_some() {
+            return Err(unexpected());
+        }
         let &[level, description] = payload else {
             return Err(Error::from(InvalidMessage::MessageTooShort).into());
         };
@@ -317,6 +320,8 @@ impl Established {
         let longest = match (&self.renewal, typ) {
             (Renewal::Server(_) | Renewal::Client(_), HandshakeType::KeyUpdate) => 1,
             (Renewal::Client(_), HandshakeType::NewSessionTicket) => MESSAGE,
+            // It has no content (RFC 5246, section 7.4.1.1).
+            (Renewal::Never, HandshakeType::HelloRequest) if typ == self.hello => 0,
             (Renewal::Never, typ) if typ == self.hello => MESSAGE,
             _ => return Err(unexpected()),
         };
@@ -335,6 +340,7 @@ impl Established {
         match body {
             [0] => {}
             [1] => self.owes_update = true,
+            [] => return Err(Error::from(InvalidMessage::MessageTooShort).into()),
             _ => return Err(fail(AlertDescription::IllegalParameter, InvalidMessage::InvalidKeyUpdate)),
         }
         self.incoming = Incoming::new(self.suite, self.renewal.incoming()?)?;
@@ -348,14 +354,12 @@ impl Established {
         }
     }
 
-    /// Writes what is owed to the peer: once for all that came.
+    /// Writes what is owed to the peer: once for all that came. New keys are only due with what is sent next (RFC 8446, section
+    /// 4.6.3), so that a peer that is sent nothing makes no work by asking for them.
     fn answer(&mut self, out: &mut Records) -> Result<(), TlsError> {
         if std::mem::take(&mut self.owes_refusal) {
             let no = AlertDescription::NoRenegotiation.into();
             self.outgoing.write(ContentType::Alert, &[WARNING, no], out)?;
-        }
-        if std::mem::take(&mut self.owes_update) {
-            self.renew(out)?;
         }
         Ok(())
     }
@@ -365,6 +369,7 @@ impl Established {
         if let Renewal::Never = self.renewal {
             return Err(TlsError::KeysExhausted);
         }
+        self.owes_update = false;
         self.outgoing.write(ContentType::Handshake, &KEY_UPDATE, out)?;
         self.outgoing = Outgoing::new(self.suite, self.renewal.outgoing()?)?;
         Ok(())

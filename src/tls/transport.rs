@@ -122,6 +122,11 @@ impl Tls {
         self.early.len()
     }
 
+    /// They are not sent any more.
+    pub(crate) fn forget_early(&mut self) {
+        self.early = Vec::new();
+    }
+
     /// The beginning of a record that was left by the last step: it goes in front of what is read next.
     pub(crate) fn kept(&self) -> &[u8] {
         &self.kept
@@ -181,7 +186,8 @@ impl Tls {
     /// be sent for it behind `out`.
     pub(crate) fn receive(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Records) -> Step {
         let mut received = Received { plain, length: 0, peer_closed: false };
-        if let Connection::Hello(_) = self.connection {
+        // What follows a close_notify is ignored (RFC 8446, section 6.1).
+        if self.peer_closed || matches!(self.connection, Connection::Hello(_)) {
             return Step::default();
         }
         let result = self.advance(records, &mut received, out);
@@ -205,6 +211,10 @@ impl Tls {
             Err(error) => {
                 self.kept = Vec::new();
                 self.closed = true;
+                if !matches!(self.connection, Connection::Established(_)) {
+                    // It has said so, and would once more.
+                    self.connection = Connection::Failed;
+                }
                 step.error = Some(error);
             }
         }

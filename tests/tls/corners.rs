@@ -206,6 +206,26 @@ fn raw_connection_that_finishes_before_its_handshake_still_receives() {
 }
 
 #[test]
+fn what_follows_a_failed_handshake_is_ignored_though_something_waits_for_it() {
+    let mut town = Town::raw(Limits::default(), Script::quiet);
+    let mut peer = town.connect();
+    town.run();
+    let ids: Vec<_> = town.context.io().links().filter_map(|l| l.conn).collect();
+    town.context.io().conn(ids[0]).unwrap().write(b"before the handshake").unwrap();
+    // A ClientHello with another message behind it in its record, which new keys must not come between.
+    let mut hello = peer.records();
+    hello.extend_from_slice(&[1, 0, 0, 0]);
+    let length = u16::from_be_bytes([hello[3], hello[4]]) + 4;
+    hello[3..5].copy_from_slice(&length.to_be_bytes());
+    peer.socket().send(&hello);
+    town.run();
+    assert!(town.state.log.iter().any(|what| what.contains("Misbehaved")), "{:?}", town.state.log);
+    peer.socket().send(&[22, 3, 3, 0, 1, 0]);
+    town.run();
+    assert!(peer.socket().at_end());
+}
+
+#[test]
 fn what_follows_an_announced_end_is_ignored() {
     let mut town = Town::raw(Limits::default(), Script::quiet);
     let mut peer = town.secured();

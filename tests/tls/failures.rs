@@ -482,7 +482,7 @@ fn what_has_no_place_behind_a_handshake_is_refused_and_the_peer_told_why() {
     let tls13: [(Records<'_>, &str, AlertDescription); 14] = [
         (&[(Handshake, &[24, 0, 0, 1, 2])], "Malformed(InvalidKeyUpdate)", IllegalParameter),
         (&[(Handshake, &[24, 0, 0, 2, 0, 0])], "Malformed(HandshakePayloadTooLarge)", DecodeError),
-        (&[(Handshake, &[24, 0, 0, 0])], "Malformed(InvalidKeyUpdate)", IllegalParameter),
+        (&[(Handshake, &[24, 0, 0, 0])], "Malformed(MessageTooShort)", DecodeError),
         (
             &[(Handshake, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])],
             "Misbehaved(KeyEpochWithPendingFragment)",

@@ -241,9 +241,14 @@ fn many_wishes_for_new_keys_are_granted_once() {
             theirs.0.refresh_traffic_keys().unwrap();
         }
         ours.take(&theirs.records());
+        assert_eq!(ours.records(), b"", "there is time until something is sent");
+        ours.say(b"x");
         let answer = ours.records();
-        assert_eq!(5 + usize::from(u16::from_be_bytes([answer[3], answer[4]])), answer.len());
+        let first = 5 + usize::from(u16::from_be_bytes([answer[3], answer[4]]));
+        let second = 5 + usize::from(u16::from_be_bytes([answer[first + 3], answer[first + 4]]));
+        assert_eq!(first + second, answer.len(), "new keys, and what is sent");
         theirs.take(&answer);
+        assert_eq!(theirs.heard(), b"x");
         converse(ours, theirs, 10);
     });
 }
@@ -375,4 +380,155 @@ fn a_configuration_that_gives_no_keys_leaves_connections_as_they_are() {
             converse(&mut ours, &mut theirs, 1000);
         }
     }
+}
+
+/// Two ends of ours, the client first, with a complete handshake in this version.
+fn ours(wanted: Version) -> (Ours, Ours) {
+    let provider = providers().remove(0);
+    let suite = suites(&provider).find(|suite| version(*suite) == wanted).unwrap();
+    let (client, server) = pair(&provider, &[suite]);
+    let (mut client, mut server) = (Ours::client(&client), Ours::server(&server));
+    carry(&mut client, &mut server, usize::MAX);
+    (client, server)
+}
+
+/// Has the client send this record, and says what the server tells it.
+fn told_of(client: &mut Ours, server: &mut Ours, typ: ContentType, bytes: &[u8]) -> Option<TlsError> {
+    let Ours { tls, out, .. } = client;
+    tls.established().unwrap().outgoing.write(typ, bytes, out).unwrap();
+    server.take(&client.records());
+    client.take(&server.records());
+    client.error.take()
+}
+
+fn alert(description: AlertDescription) -> Option<TlsError> {
+    Some(TlsError::Alert { description, received: true })
+}
+
+#[test]
+fn what_has_no_place_after_a_handshake_is_refused() {
+    use ContentType::{Alert, ApplicationData, ChangeCipherSpec, Handshake, Heartbeat};
+    let unexpected = alert(AlertDescription::UnexpectedMessage);
+    let undecodable = alert(AlertDescription::DecodeError);
+    let both = [Version::Tls12, Version::Tls13];
+    let cases: [(&[Version], ContentType, &[u8], &Option<TlsError>); 16] = [
+        // A ticket, a request for a certificate, a ClientHello, a Finished, and what nobody knows.
+        (&both, Handshake, &[4, 0, 0, 1, 0], &unexpected),
+        (&both, Handshake, &[13, 0, 0, 1, 0], &unexpected),
+        (&both[1..], Handshake, &[1, 0, 0, 1, 0], &unexpected),
+        (&both, Handshake, &[20, 0, 0, 1, 0], &unexpected),
+        (&both, Handshake, &[99, 0, 0, 1, 0], &unexpected),
+        (&both[..1], Handshake, &[24, 0, 0, 1, 0], &unexpected),
+        (&both[..1], Handshake, &[0, 0, 0, 0], &unexpected),
+        // More behind new keys, longer ones, and others.
+        (&both[1..], Handshake, &[24, 0, 0, 1, 0, 24], &unexpected),
+        (&both[1..], Handshake, &[24, 0, 0, 2, 0, 0], &undecodable),
+        (&both[1..], Handshake, &[24, 0, 0, 1, 2], &alert(AlertDescription::IllegalParameter)),
+        (&both, Handshake, &[], &unexpected),
+        (&both, ChangeCipherSpec, &[1], &unexpected),
+        (&both, Heartbeat, &[1, 0, 0], &unexpected),
+        (&both, Alert, &[1, 0, 0], &undecodable),
+        (&both, Alert, &[3, 0], &alert(AlertDescription::IllegalParameter)),
+        (&both[1..], ApplicationData, &[0; 16 * 1024 + 1], &alert(AlertDescription::RecordOverflow)),
+    ];
+    for (versions, typ, bytes, expected) in cases {
+        for version in versions {
+            let (mut client, mut server) = ours(*version);
+            let told = told_of(&mut client, &mut server, typ, bytes);
+            assert_eq!(&told, expected, "{version:?} {typ:?} {:?}", &bytes[..bytes.len().min(6)]);
+        }
+    }
+}
+
+#[test]
+fn plaintext_and_changed_records_are_refused_after_a_handshake() {
+    for version in [Version::Tls12, Version::Tls13] {
+        for record in [
+            &[20, 3, 3, 0, 1, 1][..],
+            &[21, 3, 3, 0, 2, 1, 0],
+            &[22, 3, 3, 0, 4, 0, 0, 0, 0],
+            &[23, 3, 3, 0, 0],
+        ] {
+            let (_, mut server) = ours(version);
+            server.take(record);
+            assert!(server.error.is_some() && !server.tls.peer_has_closed());
+            assert!(!server.records().is_empty(), "the peer is told");
+        }
+        let (mut client, _) = ours(version);
+        client.say(b"some data");
+        let record = client.records();
+        for at in 0..record.len() {
+            let (mut client, mut server) = ours(version);
+            client.say(b"some data");
+            let mut record = client.records();
+            record[at] ^= 1;
+            server.take(&record);
+            // The version of a record of TLS 1.3 is ignored; a longer one may still come.
+            let is_version = version == Version::Tls13 && (at == 1 || at == 2);
+            let is_longer = server.error.is_none() && server.tls.kept().len() == record.len();
+            assert!(server.error.is_some() || is_version || is_longer, "byte {at}");
+            assert!(is_version || server.heard().is_empty());
+        }
+    }
+}
+
+#[test]
+fn wishes_for_new_keys_make_no_more_records_than_we_send_ourselves() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let mut answers = 0;
+    for _ in 0..1000 {
+        let Ours { tls, out, .. } = &mut client;
+        let established = tls.established().unwrap();
+        established.outgoing.write(ContentType::Handshake, &[24, 0, 0, 1, 1], out).unwrap();
+        let keys = established.renewal.outgoing().unwrap();
+        established.outgoing = Outgoing::new(established.suite, keys).unwrap();
+        client.say(b"x");
+        server.take(&client.records());
+        answers += server.records().len();
+        assert_eq!(server.error, None);
+    }
+    assert!(answers < 100, "{answers} bytes for a peer that is sent nothing");
+}
+
+#[test]
+fn alert_without_content_is_unexpected_in_tls_1_3() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let told = told_of(&mut client, &mut server, ContentType::Alert, &[]);
+    assert_eq!(told, alert(AlertDescription::UnexpectedMessage));
+}
+
+#[test]
+fn key_update_without_content_cannot_be_decoded() {
+    let (mut client, mut server) = ours(Version::Tls13);
+    let told = told_of(&mut client, &mut server, ContentType::Handshake, &[24, 0, 0, 0]);
+    assert_eq!(told, alert(AlertDescription::DecodeError));
+}
+
+#[test]
+fn nothing_is_heard_behind_a_close_notify() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let (mut client, mut server) = ours(version);
+        let Ours { tls, out, .. } = &mut client;
+        tls.established().unwrap().close(out).unwrap();
+        server.take(&client.records());
+        assert!(server.tls.peer_has_closed());
+        client.say(b"late");
+        server.take(&client.records());
+        assert_eq!(server.heard(), b"");
+    }
+}
+
+#[test]
+fn a_client_that_has_failed_says_so_once() {
+    let provider = providers().remove(0);
+    let (client, _) = pair(&provider, &provider.cipher_suites);
+    let (_, stranger) = pair(&provider, &provider.cipher_suites);
+    let (mut ours, mut theirs) = (Ours::client(&client), Theirs::server(&stranger));
+    ours.say(b"waits for the handshake");
+    theirs.take(&ours.records());
+    ours.take(&theirs.records());
+    assert_eq!(ours.error, Some(TlsError::BadSignature));
+    assert!(!ours.records().is_empty());
+    ours.take(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
+    assert_eq!(ours.records(), b"", "a second alert");
 }
