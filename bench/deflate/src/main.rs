@@ -10,16 +10,22 @@ mod servers;
 
 use lodger::ws::{self, Deflate};
 use lodger::{Context, Cx, Decision, Io, Listen, Request, Site};
+use std::time::Duration;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["codec"] => codec::measure(),
-        ["servers", ref others @ ..] => servers::measure(others),
+        ["servers", seconds, ref others @ ..] => {
+            let seconds = seconds.parse().expect("a number of seconds");
+            servers::measure(Duration::from_secs_f64(seconds), others);
+        }
         ["serve", mode] => serve(mode),
         _ => {
-            eprintln!("usage: deflate codec | servers [NAME=COMMAND..] | serve none|one|both|off");
+            eprintln!(
+                "usage: deflate codec | servers SECONDS ['NAME none|both=COMMAND'..] | serve none|one|both|off"
+            );
             std::process::exit(2);
         }
     }
