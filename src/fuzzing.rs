@@ -1,6 +1,6 @@
 //! The decoders that are not public, for the fuzz targets. Not part of the library: it exists only when built for fuzzing.
 
-use crate::client::url::{Host, Url};
+use crate::client::{Host, Url};
 use crate::http::AnswerError;
 use crate::http1::answer::{self, Asking};
 use crate::http1::body::{Decoder, Step};
