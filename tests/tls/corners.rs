@@ -220,7 +220,7 @@ fn what_follows_a_failed_handshake_is_ignored_though_something_waits_for_it() {
     peer.socket().send(&hello);
     town.run();
     assert!(town.state.log.iter().any(|what| what.contains("Misbehaved")), "{:?}", town.state.log);
-    peer.socket().send(&[22, 3, 3, 0, 1, 0]);
+    peer.socket().send([22, 3, 3, 0, 1, 0]);
     town.run();
     assert!(peer.socket().at_end());
 }
