@@ -411,7 +411,8 @@ fn what_has_no_place_after_a_handshake_is_refused() {
     let unexpected = alert(AlertDescription::UnexpectedMessage);
     let undecodable = alert(AlertDescription::DecodeError);
     let both = [Version::Tls12, Version::Tls13];
-    let cases: [(&[Version], ContentType, &[u8], &Option<TlsError>); 16] = [
+    type Case<'a> = (&'a [Version], ContentType, &'a [u8], &'a Option<TlsError>);
+    let cases: [Case<'_>; 16] = [
         // A ticket, a request for a certificate, a ClientHello, a Finished, and what nobody knows.
         (&both, Handshake, &[4, 0, 0, 1, 0], &unexpected),
         (&both, Handshake, &[13, 0, 0, 1, 0], &unexpected),
