@@ -51,6 +51,32 @@ impl std::error::Error for ListenError {
     }
 }
 
+/// Why a site was not added.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum SiteError {
+    /// It has no protocol: nobody would decide about its connections.
+    NoProtocol,
+    /// Two of its protocols have this name, which is empty where neither has one: clients could ask for the first only.
+    SameName(Box<str>),
+    /// This name of a protocol is not a token (RFC 9110, section 5.6.2), as the subprotocols that clients ask for are (RFC 6455,
+    /// section 4.1).
+    Name(Box<str>),
+}
+
+impl fmt::Display for SiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProtocol => f.write_str("the site has no protocol"),
+            Self::SameName(name) if name.is_empty() => f.write_str("two protocols of the site have no name"),
+            Self::SameName(name) => write!(f, "two protocols of the site have the name {name}"),
+            Self::Name(name) => write!(f, "the name of a protocol is not a token: {name:?}"),
+        }
+    }
+}
+
+impl std::error::Error for SiteError {}
+
 /// Why a descriptor was not adopted. The descriptor is given back.
 pub struct AdoptError<D> {
     /// What stood in the way.

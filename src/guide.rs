@@ -95,7 +95,7 @@
 ///     let state = State { listener, clients: HashMap::new(), lines: 0, running: true };
 ///     let mut server = Server { state, pollfds, context: Context::new() };
 ///
-///     let site = server.context.io().add_site(Site::new().protocol("", page));
+///     let site = server.context.io().add_site(Site::new().protocol("", page))?;
 ///     let listener = server.context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 ///     println!("http://{}/", server.context.io().local_addr(listener).expect("it listens"));
 /// #     let line_port = server.state.listener.local_addr()?;
@@ -184,7 +184,7 @@ pub mod existing_server {}
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let mut context = Context::new();
-///     let site = context.io().add_site(Site::new().protocol("", accept));
+///     let site = context.io().add_site(Site::new().protocol("", accept))?;
 ///     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 ///     println!("ws://{}/a-room", context.io().local_addr(listener).expect("it listens"));
 /// #     let address = context.io().local_addr(listener).expect("it listens").to_string();
@@ -281,7 +281,7 @@ pub mod chat {}
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let mut context = Context::new();
 ///     let limits = Limits { content: Some(64 * 1024), ..Limits::default() };
-///     let site = context.io().add_site(Site::new().protocol("", accept).limits(limits));
+///     let site = context.io().add_site(Site::new().protocol("", accept).limits(limits))?;
 ///     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 ///     println!("curl -d hello http://{}/", context.io().local_addr(listener).expect("it listens"));
 /// #     let address = context.io().local_addr(listener).expect("it listens").to_string();
@@ -528,7 +528,7 @@ pub mod proxy {}
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let mut context = Context::new();
-///     let site = context.io().add_site(Site::new().protocol("", accept));
+///     let site = context.io().add_site(Site::new().protocol("", accept))?;
 ///     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 ///     println!("curl -T FILE http://{}/", context.io().local_addr(listener).expect("it listens"));
 /// #     let address = context.io().local_addr(listener).expect("it listens").to_string();
@@ -612,7 +612,7 @@ pub mod upload {}
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let mut context = Context::new();
-///     let site = context.io().add_site(Site::new().protocol("", accept));
+///     let site = context.io().add_site(Site::new().protocol("", accept))?;
 ///     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 ///     println!("ws://{}/?token=12345", context.io().local_addr(listener).expect("it listens"));
 /// #     let address = context.io().local_addr(listener).expect("it listens").to_string();
@@ -712,7 +712,7 @@ pub mod decide_later {}
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let mut context = Context::new();
 ///     let accept = |_: &Request<'_>, _: &mut (), _: &mut Io| Decision::websocket(Watcher);
-///     let site = context.io().add_site(Site::new().protocol("lines", accept));
+///     let site = context.io().add_site(Site::new().protocol("lines", accept))?;
 ///     let lines = context.io().protocol(site, "lines").expect("just added");
 ///     let path = Path::new("lines.fifo");
 /// #     let path = std::env::temp_dir().join(format!("lodger-guide-{}.fifo", std::process::id()));

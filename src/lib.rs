@@ -66,7 +66,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut server = Server { context: Context::new(), state: State::default(), array: PollArray::new() };
-//! let site = server.context.io().add_site(Site::new().protocol("echo", accept).limits(Limits::default()));
+//! let site = server.context.io().add_site(Site::new().protocol("echo", accept).limits(Limits::default()))?;
 //! server.context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 //! # server.context.io().after(std::time::Duration::ZERO, |_, _| {});
 //! server.turn()?;
@@ -137,7 +137,7 @@ pub use client::{Connect, ConnectError, Proxy};
 pub use conn::Conn;
 pub use context::{Builder, ConnId, Context};
 pub use env::{Env, SystemEnv};
-pub use error::{AdoptError, AdoptRefused, Gone, ListenError, SendError};
+pub use error::{AdoptError, AdoptRefused, Gone, ListenError, SendError, SiteError};
 pub use handler::{By, CloseReason, Closed, Decision, Flow, Protocol, Timeout};
 pub use host::{Host, Interest, PollFd, Pollable, Ready, Scope, Served, Wait};
 pub use http::{Request, Response};

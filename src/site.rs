@@ -1,8 +1,9 @@
 //! A site: the protocols that share a port, and who may talk to them.
 
 use crate::engine::store::Key;
+use crate::error::SiteError;
 use crate::handler::Protocol;
-use crate::http::same_authority;
+use crate::http::{is_token, same_authority};
 use crate::limits::Limits;
 use crate::transport::Server;
 use crate::ws::extension::Deflate;
@@ -26,9 +27,10 @@ use std::rc::Rc;
 ///     .hosts(["localhost", "example.com"])
 ///     .origins(Origins::Same)
 ///     .limits(Limits { message: 4096, ..Limits::default() });
-/// let site = context.io().add_site(site);
+/// let site = context.io().add_site(site)?;
 /// # let _ = site;
 /// # context.abandon();
+/// # Ok::<(), lodger::SiteError>(())
 /// ```
 #[doc(alias("vhost", "lws_create_vhost", "lws_context_creation_info"))]
 pub struct Site<D> {
@@ -60,14 +62,15 @@ pub struct SiteId(pub(crate) Key);
 pub struct ProtocolId(pub(crate) Key);
 
 impl<D> Site<D> {
-    /// A site without protocols; it needs at least one before it can serve.
+    /// A site without protocols; [`Io::add_site`](crate::Io::add_site) wants at least one.
     pub fn new() -> Self {
         let policy =
             Policy { origins: Origins::Same, hosts: None, limits: Rc::default(), tls: None, deflate: None };
         Self { protocols: Vec::new(), policy }
     }
 
-    /// Adds a protocol. `name` is the subprotocol by which clients ask for it; empty for none.
+    /// Adds a protocol. `name` is the subprotocol by which clients ask for it, a token that no other protocol of the site has; empty
+    /// for none.
     #[doc(alias("lws_protocols", "protocol_name"))]
     #[must_use]
     pub fn protocol(mut self, name: &str, protocol: impl Protocol<D> + 'static) -> Self {
@@ -118,6 +121,22 @@ impl<D> Site<D> {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.policy.limits = Rc::new(limits);
         self
+    }
+
+    /// Whether each of its protocols, and at least one, can be reached.
+    pub(crate) fn check(&self) -> Result<(), SiteError> {
+        if self.protocols.is_empty() {
+            return Err(SiteError::NoProtocol);
+        }
+        for (place, (name, _)) in self.protocols.iter().enumerate() {
+            if self.protocols[..place].iter().any(|(before, _)| before == name) {
+                return Err(SiteError::SameName(name.as_str().into()));
+            }
+            if !name.is_empty() && !is_token(name.as_bytes()) {
+                return Err(SiteError::Name(name.as_str().into()));
+            }
+        }
+        Ok(())
     }
 }
 

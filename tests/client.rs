@@ -98,7 +98,7 @@ fn accept(request: &Request<'_>, _: &mut State, _: &mut Io<State>) -> Decision<S
 fn world(seed: u64) -> (World, Context<State>) {
     let mut world = World::new(seed);
     let mut context: Context<State> = world.builder().build();
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept)).unwrap();
     context.io().listen(Listen::tcp(([127, 0, 0, 1], 80)), site).unwrap();
     (world, context)
 }
@@ -156,7 +156,7 @@ fn messages_are_compressed_both_ways_where_both_want_it() {
     let mut world = World::new(1);
     let mut context: Context<State> = world.builder().build();
     let mut state = State::default();
-    let site = context.io().add_site(Site::new().protocol("", accept).deflate(Deflate::default()));
+    let site = context.io().add_site(Site::new().protocol("", accept).deflate(Deflate::default())).unwrap();
     context.io().listen(Listen::tcp(([127, 0, 0, 1], 80)), site).unwrap();
     struct Long(usize);
     impl ws::Handler<State> for Long {

@@ -1045,7 +1045,7 @@ impl lodger::Protocol<Refused> for Complaints {
 #[test]
 fn listener_that_the_host_refuses_is_reported_to_its_protocol() {
     let mut context: lodger::Context<Refused> = lodger::Context::new();
-    let site = context.io().add_site(lodger::Site::new().protocol("", Complaints));
+    let site = context.io().add_site(lodger::Site::new().protocol("", Complaints)).unwrap();
     let listener = context.io().listen(lodger::Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
     assert!(context.prepare(&mut Full).is_now());
     let mut refused = Vec::new();

@@ -165,7 +165,7 @@ fn echoing_calls_the_host_never() {
 #[test]
 fn an_audited_loop_counts_one_wake_up_and_no_host_call_per_echoed_message() {
     let mut context: lodger::Context = lodger::Context::new();
-    let site = context.io().add_site(tally::site(Limits::default()));
+    let site = context.io().add_site(tally::site(Limits::default())).unwrap();
     let (near, far) = std::os::unix::net::UnixStream::pair().expect("descriptors are left");
     context.io().adopt_http(near.into(), &[], site).expect("a socket is adopted");
     let mut far = far;
@@ -226,7 +226,7 @@ fn echoing_reads_no_clock_unless_a_time_is_kept_and_then_once_a_turn() {
 #[ignore = "a server for others"]
 fn serve_one() {
     let mut context: lodger::Context = lodger::Context::new();
-    let site = context.io().add_site(tally::site(Limits::default()));
+    let site = context.io().add_site(tally::site(Limits::default())).expect("a site with a protocol");
     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a port is free");
     let address = context.io().local_addr(listener).expect("it listens");
     println!("\nlistening on {address}");

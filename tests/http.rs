@@ -6,7 +6,7 @@ mod rig;
 mod script;
 
 use lodger::http::StatusCode;
-use lodger::{Cx, Decision, Flow, Io, Limits, Request, Response, SendError, Site};
+use lodger::{Cx, Decision, Flow, Io, Limits, Request, Response, SendError, Site, SiteError};
 use rig::{Rig, State};
 use script::{Heard, Script};
 use std::cell::{Cell, RefCell};
@@ -893,14 +893,35 @@ fn lingering_after_an_error_ends_at_the_limit() {
 }
 
 #[test]
-fn a_site_without_protocols_answers_404() {
-    let mut rig = Rig::site(Site::new());
-    let client = rig.connect();
-    rig.run();
-    if !client.at_end() {
-        client.get("/");
-        assert_eq!(rig.answer(&client).status, 404);
+fn a_site_that_cannot_serve_what_it_holds_is_not_added() {
+    let page = |_: &Request<'_>, _: &mut State, _: &mut Io<State>| Decision::respond(Response::text("page"));
+    let mut rig = responder(path);
+    for (names, error, text) in [
+        (&[][..], SiteError::NoProtocol, "the site has no protocol"),
+        (&["", ""], SiteError::SameName("".into()), "two protocols of the site have no name"),
+        (
+            &["", "chat", "chat"],
+            SiteError::SameName("chat".into()),
+            "two protocols of the site have the name chat",
+        ),
+        (
+            &["chat", "", "chat"],
+            SiteError::SameName("chat".into()),
+            "two protocols of the site have the name chat",
+        ),
+        (&["a b"], SiteError::Name("a b".into()), "the name of a protocol is not a token: \"a b\""),
+        (&["", "a,b"], SiteError::Name("a,b".into()), "the name of a protocol is not a token: \"a,b\""),
+    ] {
+        let site = names.iter().fold(Site::new(), |site, name| site.protocol(name, page));
+        let refused = rig.io().add_site(site).unwrap_err();
+        assert_eq!(refused.to_string(), text);
+        assert_eq!(refused, error);
     }
+    // Names of subprotocols are compared as they are (RFC 6455, section 4.2.2).
+    let site = ["chat", "Chat", ""].iter().fold(Site::new(), |site, name| site.protocol(name, page));
+    let site = rig.io().add_site(site).unwrap();
+    assert!(rig.io().protocol(site, "Chat") != rig.io().protocol(site, "chat"));
+    rig.run();
 }
 
 // Time.

@@ -184,7 +184,7 @@ fn leaving_tells_everybody_and_leaves_nothing_behind() {
         lodger::Site::new().protocol("", move |_: &lodger::Request<'_>, _: &mut State, _: &mut Io<State>| {
             lodger::Decision::websocket(Stubborn(Rc::clone(&notes_too)))
         });
-    let site = house.io().add_site(stubborn);
+    let site = house.io().add_site(stubborn).unwrap();
     let listener = house.io().listen(any_port(), site).unwrap();
     let address = house.io().local_addr(listener).unwrap().inet().unwrap();
     let mut stubborn = Client::tcp(address);

@@ -1691,7 +1691,7 @@ fn an_adopted_http_socket_is_served_as_if_it_had_been_accepted() {
 fn a_socket_that_is_not_adopted_is_given_back() {
     let mut rig = Rig::websocket(Limits::default(), Script::quiet);
     let (socket, client) = rig.pair();
-    let site = rig.io().add_site(Site::new().protocol("", Noted("gone")));
+    let site = rig.io().add_site(Site::new().protocol("", Noted("gone"))).unwrap();
     rig.run();
     rig.io().remove_site(site);
     let error = rig.io().adopt_http(socket, b"", site).unwrap_err();

@@ -71,7 +71,7 @@ pub(crate) fn open(
         site = site.tls(tls);
         listen = listen.tls();
     }
-    let site = io.add_site(site);
+    let site = io.add_site(site)?;
     let listener = io.listen(listen, site)?;
     match io.local_addr(listener) {
         Some(Peer::Inet(address)) => Ok(address),

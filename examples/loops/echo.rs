@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         site = site.tls(tls);
         listen = listen.tls();
     }
-    let site = context.io().add_site(site);
+    let site = context.io().add_site(site)?;
     let listener = context.io().listen(listen, site)?;
     if let Some(address) = context.io().local_addr(listener) {
         println!("listening on {address}");

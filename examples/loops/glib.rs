@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // lodger: set up, and shared by the sources that use it.
     let mut context = Context::new();
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept))?;
     context.io().listen(Listen::tcp(([127, 0, 0, 1], port)), site)?;
     let pages = context.io().protocol(site, "").ok_or("the site has this protocol")?;
     let lodger = Single::new(context)?;

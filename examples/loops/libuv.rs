@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // lodger: set up, and moved into the loop.
     let mut context = Context::new();
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept))?;
     context.io().listen(Listen::tcp(([127, 0, 0, 1], http)), site)?;
     let board = Board { pages: context.io().protocol(site, ""), ..Board::default() };
     let guest = uv::join(context, board);

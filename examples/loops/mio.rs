@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // lodger: set up, and registered.
     let mut context: Context = Context::new();
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept))?;
     context.io().listen(Listen::tcp(([127, 0, 0, 1], http)), site)?;
     let pages = context.io().protocol(site, "").ok_or("the site has this protocol")?;
     let mut lodger = Single::new(context)?.edge_triggered();

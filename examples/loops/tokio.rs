@@ -63,7 +63,7 @@ async fn serve(context: Context) -> io::Result<()> {
 fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::args().nth(1).map_or(Ok(7681), |port| port.parse::<u16>())?;
     let mut context: Context = Context::new();
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept))?;
     context.io().listen(Listen::tcp(([127, 0, 0, 1], port)), site)?;
     let pages = context.io().protocol(site, "").ok_or("the site has this protocol")?;
     let remote = context.remote()?;

@@ -131,7 +131,7 @@ fuzz_target!(|data: &[u8]| {
     let listen = Listen::tcp(([127, 0, 0, 1], 0));
     let listener = if flags & 2 != 0 {
         let site = Site::new().protocol("", accept).limits(limits).tls(SERVER.clone());
-        let site = context.io().add_site(site);
+        let site = context.io().add_site(site).unwrap();
         context.io().listen(listen.tls(), site)
     } else {
         context.io().listen_raw(listen.tls_with(SERVER.clone()), limits, |_: &Peer, data: &mut Data, _| {

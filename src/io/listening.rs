@@ -5,7 +5,7 @@ use crate::engine::link::{Link, State};
 use crate::engine::store::Key;
 use crate::engine::timers::TimerId;
 use crate::engine::{ProtocolFacts, SiteFacts};
-use crate::error::ListenError;
+use crate::error::{ListenError, SiteError};
 use crate::limits::Limits;
 use crate::net::{Listen, Peer};
 use crate::role::{Listener, Role, Secure, SocketOptions};
@@ -15,7 +15,17 @@ use std::rc::Rc;
 
 impl<D> Io<D> {
     /// Adds a site. Its protocols hear `started` in the next service call.
-    pub fn add_site(&mut self, site: Site<D>) -> SiteId {
+    ///
+    /// # Errors
+    ///
+    /// A site that could not serve all that it holds is not added, and its protocols are dropped unheard.
+    ///
+    /// - [`SiteError::NoProtocol`]: it holds no protocol, so that nobody would decide about its connections.
+    /// - [`SiteError::SameName`]: two of its protocols have one name, and no client could ask for the second.
+    /// - [`SiteError::Name`]: a protocol's name is not a token (RFC 9110, section 5.6.2), and no client could ask for it (RFC 6455,
+    ///   section 4.1).
+    pub fn add_site(&mut self, site: Site<D>) -> Result<SiteId, SiteError> {
+        site.check()?;
         let facts = SiteFacts {
             policy: site.policy,
             protocols: Vec::new(),
@@ -36,7 +46,7 @@ impl<D> Io<D> {
             facts.protocols = keys;
         }
         self.put(Fresh::Site(key, protocols));
-        SiteId(key)
+        Ok(SiteId(key))
     }
 
     /// A protocol of a site, by the name that it has there.

@@ -16,7 +16,7 @@
 //!     world.chaos(sim::Chaos::wild());
 //!     let mut context: Context = world.builder().build();
 //!     let echo = |_: &Request<'_>, _: &mut (), _: &mut Io<()>| Decision::websocket(Echo);
-//!     let site = context.io().add_site(Site::new().protocol("", echo));
+//!     let site = context.io().add_site(Site::new().protocol("", echo))?;
 //!     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 //!     let address = context.io().local_addr(listener).expect("it listens");
 //!

@@ -37,7 +37,7 @@ fn echo(world: &mut World) -> (Context<u32>, Peer, Peer) {
     let io = context.io();
     let site =
         Site::new().protocol("", |_: &Request<'_>, _: &mut u32, _: &mut Io<u32>| Decision::websocket(Echo));
-    let site = io.add_site(site);
+    let site = io.add_site(site).unwrap();
     let messages = io.listen(any_port(), site).unwrap();
     let bytes = io.listen_raw(any_port(), Limits::default(), |_, _, _| Some(Box::new(Echo))).unwrap();
     let (messages, bytes) = (io.local_addr(messages).unwrap(), io.local_addr(bytes).unwrap());

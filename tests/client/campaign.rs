@@ -359,7 +359,7 @@ fn serve(request: &Request<'_>, _: &mut Books, _: &mut Io<Books>) -> Decision<Bo
 
 fn listen(kit: &Kit, context: &mut Context<Books>) {
     let io = context.io();
-    let site = io.add_site(Site::new().protocol("", serve).tls(kit.server.clone()));
+    let site = io.add_site(Site::new().protocol("", serve).tls(kit.server.clone())).unwrap();
     let at = |port: u16| Listen::tcp(([10, 0, 0, 1], port));
     io.listen(at(80), site).unwrap();
     io.listen(at(443).tls(), site).unwrap();

@@ -582,7 +582,7 @@ fn a_connect_from_an_exchange_that_ends_at_once_has_its_outcome_too() {
         .protocol("", |_: &lodger::Request<'_>, _: &mut State, _: &mut Io<State>| {
             lodger::Decision::http(Connects)
         });
-    let site = context.io().add_site(site);
+    let site = context.io().add_site(site).unwrap();
     context.io().listen(lodger::Listen::tcp(([127, 0, 0, 1], 80)), site).unwrap();
     let mut state = State::new();
     let mut client = world.connect(&at(80)).unwrap();

@@ -389,7 +389,7 @@ fn what_is_begun_and_fails_while_a_server_answers_is_heard_of() {
         io.connect(Connect::to("what"), Script::quiet());
         lodger::Decision::respond(lodger::Response::text("page"))
     };
-    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept));
+    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept)).unwrap();
     town.context.io().listen(Listen::tcp(([10, 0, 0, 1], 80)), site).unwrap();
     town.run();
     let mut peer = town.world.connect(&super::town::peer("10.0.0.1:80")).unwrap();

@@ -161,7 +161,7 @@ fn a_redirect_never_leads_from_tls_to_none() {
             lodger::Response::text("").status(status).field("Location", "http://10.0.0.1/"),
         )
     };
-    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept).tls(tls));
+    let site = town.context.io().add_site(lodger::Site::new().protocol("", accept).tls(tls)).unwrap();
     town.context.io().listen(Listen::tcp(([10, 0, 0, 1], 443)).tls(), site).unwrap();
     let connect = Connect::to("wss://10.0.0.1/").server_name("far.example");
     town.ws(connect.tls(authority.client().build().unwrap()), Script::quiet());

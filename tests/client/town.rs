@@ -312,7 +312,7 @@ impl Town {
     /// A server of lodger's in the same context, which echoes and answers every request with a page.
     pub(crate) fn serve(&mut self, listen: Listen, change: impl FnOnce(Site<State>) -> Site<State>) {
         let site = change(Site::new().protocol("", serve));
-        let site = self.context.io().add_site(site);
+        let site = self.context.io().add_site(site).unwrap();
         self.context.io().listen(listen, site).unwrap();
     }
 }

@@ -120,7 +120,7 @@ fn a_thousand_connections_that_are_made_at_once_are_all_made() {
     let mut town = Town::new();
     let mut other: Context<State> = town.world.builder().build();
     let mut others = State::default();
-    let site = other.io().add_site(Site::new().protocol("", super::town::serve));
+    let site = other.io().add_site(Site::new().protocol("", super::town::serve)).unwrap();
     other.io().listen(Listen::tcp(([10, 0, 0, 1], 80)), site).unwrap();
     for _ in 0..CROWD {
         town.ws(Connect::to("ws://10.0.0.1/"), Script::quiet());

@@ -176,7 +176,7 @@ impl Server {
     pub(crate) fn listening(listen: Listen, site: Site<()>) -> Self {
         let clock = Clock::default();
         let mut context: Context = Context::builder().env(clock.clone()).build();
-        let site = context.io().add_site(site);
+        let site = context.io().add_site(site).expect("a site with a protocol");
         let listener = context.io().listen(listen, site).expect("a port is free");
         let address = context.io().local_addr(listener).and_then(|address| address.inet()).expect("TCP");
         Self { context, host: Counted::default(), clock, address, turns: 0 }

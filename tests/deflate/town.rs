@@ -139,7 +139,7 @@ impl Town {
         if let Some(deflate) = deflate {
             site = site.deflate(deflate);
         }
-        let site = context.io().add_site(site);
+        let site = context.io().add_site(site).unwrap();
         let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
         let address = context.io().local_addr(listener).unwrap();
         let mut state = State { echoes: true, ..State::default() };

@@ -196,7 +196,7 @@ fn address(context: &mut Context<Ends>, case: &Case) -> Peer {
     let listener = if case.raw {
         io.listen_raw(any, case.limits.clone(), |_, _, _| Some(Box::new(Silent)))
     } else {
-        let site = io.add_site(Site::new().protocol("", decide).limits(case.limits.clone()));
+        let site = io.add_site(Site::new().protocol("", decide).limits(case.limits.clone())).unwrap();
         io.listen(any, site)
     };
     io.local_addr(listener.expect("it listens")).expect("it listens")

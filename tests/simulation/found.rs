@@ -139,7 +139,7 @@ fn world_of(seed: u64) -> (World, Context<Book>, Book, Endpoint) {
     let mut world = World::new(seed);
     let mut context: Context<Book> = world.builder().build();
     let io = context.io();
-    let site = io.add_site(Site::new().protocol("", decide));
+    let site = io.add_site(Site::new().protocol("", decide)).expect("a site with a protocol");
     let listener = io.listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("it listens");
     let address = io.local_addr(listener).expect("it listens");
     let peer = world.connect(&address).expect("it listens");

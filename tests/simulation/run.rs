@@ -107,7 +107,7 @@ impl Run {
             .protocol("streamed", house(Style::Streamed))
             .protocol("chat", house(Style::Chat))
             .limits(limits.clone());
-        let site = io.add_site(site);
+        let site = io.add_site(site).expect("a site with a protocol");
         let listener = io.listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("it listens");
         let raw_listener =
             io.listen_raw(Listen::tcp(([127, 0, 0, 1], 0)), limits, accept_bytes).expect("it listens");

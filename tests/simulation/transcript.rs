@@ -247,7 +247,7 @@ pub(crate) fn transcript(seed: u64, chaos: Chaos, pauses: bool, limit: usize) ->
     let listener = if raw {
         io.listen_raw(any(), limits, |_, _, _| Some(Box::new(Bytes)))
     } else {
-        let site = io.add_site(Site::new().protocol("", decide).limits(limits));
+        let site = io.add_site(Site::new().protocol("", decide).limits(limits)).unwrap();
         io.listen(any(), site)
     };
     let address = io.local_addr(listener.expect("it listens")).expect("it listens");

@@ -183,7 +183,7 @@ pub(crate) fn served() -> (House, Server) {
 pub(crate) fn served_with(context: Context<State>, limits: Limits) -> (House, Server) {
     let mut house = House::with(context);
     let io = house.io();
-    let site = io.add_site(Site::new().protocol("", Hall).limits(limits.clone()));
+    let site = io.add_site(Site::new().protocol("", Hall).limits(limits.clone())).unwrap();
     let listener = io.listen(any_port(), site).unwrap();
     let accept =
         |_: &Peer, _: &mut State, _: &mut Io<State>| Some(Box::new(Probe) as Box<dyn raw::Handler<State>>);

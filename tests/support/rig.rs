@@ -86,7 +86,7 @@ impl Rig {
         let clock = Clock::new();
         let mut context: Context<State> = Context::builder().env(clock.clone()).build();
         let io = context.io();
-        let site = io.add_site(site);
+        let site = io.add_site(site).expect("a site with a protocol");
         let listener = io.listen(options(Listen::tcp(([127, 0, 0, 1], 0))), site).expect("a port is free");
         let address = io.local_addr(listener).expect("it listens").inet().expect("TCP");
         let audit_clock = clock.clone();
@@ -114,7 +114,9 @@ impl Rig {
 
     /// A server whose every raw connection is run by a script of its own.
     pub fn raw(limits: Limits, mut make: impl FnMut() -> Script + 'static) -> Self {
-        let mut rig = Self::site(Site::new());
+        let mut rig = Self::site(
+            Site::new().protocol("", |_: &Request<'_>, _: &mut State, _: &mut Io<State>| Decision::Later),
+        );
         let io = rig.context.io();
         let accept = move |_: &lodger::Peer, _: &mut State, _: &mut Io<State>| {
             Some(Box::new(make()) as Box<dyn lodger::raw::Handler<State>>)

@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let mut context = Context::new();
-    let site = context.io().add_site(Site::new().protocol("", Teller { refuse }).tls(server.build()?));
+    let site = context.io().add_site(Site::new().protocol("", Teller { refuse }).tls(server.build()?))?;
     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)).tls(), site)?;
     if let Some(address) = context.io().local_addr(listener) {
         println!("listening on {address}");

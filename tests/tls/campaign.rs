@@ -57,7 +57,7 @@ fn world(seed: u64, chaos: Chaos) {
     let mut handlers = Dice(seed ^ 0xdead);
     let hall = Hall::new("", move || moody(Dice(handlers.below(1 << 30) as u64)));
     let site = Site::new().protocol("", hall).tls(town.server.clone());
-    let site = town.context.io().add_site(site);
+    let site = town.context.io().add_site(site).unwrap();
     let web = town.context.io().listen(any_port().tls(), site).unwrap();
     let mut handlers = Dice(seed ^ 0xbeef);
     let accept = move |_: &Peer, _: &mut State, _: &mut Io<State>| {

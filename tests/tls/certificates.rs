@@ -256,7 +256,7 @@ fn nobody_waits_for_the_age_of_a_certificate_that_is_not_used() {
     let mut town = Town::empty();
     town.server = ageing(&town.authority, 90);
     let site = Site::new().protocol("", Hall::quiet("")).tls(town.server.clone());
-    let unused = town.context.io().add_site(site);
+    let unused = town.context.io().add_site(site).unwrap();
     town.run();
     assert_eq!((town.log(), town.world.wait()), (vec![], Wait::FOREVER));
     let listener = town.context.io().listen(any_port().tls(), unused).unwrap();

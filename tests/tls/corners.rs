@@ -24,7 +24,7 @@ fn panic_while_an_end_is_told_sends_nothing_to_another_connection() {
             })
         }),
     );
-    let site = town.context.io().add_site(site);
+    let site = town.context.io().add_site(site).unwrap();
     let listener = town.context.io().listen(any_port(), site).unwrap();
     town.at(listener);
     let mut a = town.socket();
@@ -129,7 +129,7 @@ fn certificate_of_a_site_that_shares_a_listener_ages() {
         .build();
     let Ok(server) = server else { panic!("server") };
     let site = Site::new().protocol("", Hall::quiet("b")).hosts(["other"]).tls(server);
-    let site = town.context.io().add_site(site);
+    let site = town.context.io().add_site(site).unwrap();
     let listener = town.listener.unwrap();
     town.context.io().share_listener(listener, site).unwrap();
     town.run();
@@ -149,7 +149,7 @@ fn lodger_provider(_: &Town) -> std::sync::Arc<lodger::tls::rustls::crypto::Cryp
 #[test]
 fn listener_of_a_site_takes_no_certificate_of_its_own() {
     let mut town = Town::empty();
-    let site = town.context.io().add_site(Site::new().protocol("", Hall::quiet("")));
+    let site = town.context.io().add_site(Site::new().protocol("", Hall::quiet(""))).unwrap();
     let listen = any_port().tls_with(town.server.clone());
     let listener = match town.context.io().listen(listen, site) {
         Ok(l) => l,
@@ -310,9 +310,13 @@ fn shared_listener_moves_on_and_sites_end_once() {
     let mut town = Town::empty();
     let a =
         town.listen(Site::new().protocol("", Hall::quiet("a")).hosts(["localhost"]).tls(town.server.clone()));
-    let b = town.context.io().add_site(
-        Site::new().protocol("", Hall::quiet("b")).hosts(["other"]).tls(town.authority.server("other")),
-    );
+    let b = town
+        .context
+        .io()
+        .add_site(
+            Site::new().protocol("", Hall::quiet("b")).hosts(["other"]).tls(town.authority.server("other")),
+        )
+        .unwrap();
     let l = town.listener.unwrap();
     town.context.io().share_listener(l, b).unwrap();
     town.context.io().share_listener(l, b).unwrap();
@@ -355,7 +359,11 @@ fn closed_listener_cannot_be_shared() {
     let mut town = Town::empty();
     town.listen(Site::new().protocol("", Hall::quiet("a")).tls(town.server.clone()));
     let l = town.listener.unwrap();
-    let b = town.context.io().add_site(Site::new().protocol("", Hall::quiet("b")).tls(town.server.clone()));
+    let b = town
+        .context
+        .io()
+        .add_site(Site::new().protocol("", Hall::quiet("b")).tls(town.server.clone()))
+        .unwrap();
     town.context.io().close_listener(l);
     assert!(town.context.io().share_listener(l, b).is_err());
 }

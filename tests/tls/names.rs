@@ -16,10 +16,10 @@ fn site(name: &'static str, hosts: &[&str]) -> Site<State> {
 fn plain() -> (Town, [SiteId; 3]) {
     let mut town = Town::empty();
     let io = town.context.io();
-    let first = io.add_site(site("first", &["abc.com"]));
-    let second = io.add_site(site("second", &["cats.abc.com", "cats.example"]));
+    let first = io.add_site(site("first", &["abc.com"])).unwrap();
+    let second = io.add_site(site("second", &["cats.abc.com", "cats.example"])).unwrap();
     let small = Limits { head: 400, ..Limits::default() };
-    let third = io.add_site(site("third", &["example"]).limits(small));
+    let third = io.add_site(site("third", &["example"]).limits(small)).unwrap();
     let listener = io.listen(any_port(), first).unwrap();
     io.share_listener(listener, second).unwrap();
     io.share_listener(listener, third).unwrap();
@@ -33,9 +33,9 @@ fn secure() -> (Town, [SiteId; 3]) {
     let servers = ["abc.com", "cats.abc.com", "example"].map(|name| town.authority.server(name));
     let [a, b, c] = servers;
     let io = town.context.io();
-    let first = io.add_site(site("first", &["abc.com"]).tls(a));
-    let second = io.add_site(site("second", &["cats.abc.com"]).tls(b));
-    let third = io.add_site(site("third", &["example"]).tls(c));
+    let first = io.add_site(site("first", &["abc.com"]).tls(a)).unwrap();
+    let second = io.add_site(site("second", &["cats.abc.com"]).tls(b)).unwrap();
+    let third = io.add_site(site("third", &["example"]).tls(c)).unwrap();
     let listener = io.listen(any_port().tls(), first).unwrap();
     io.share_listener(listener, second).unwrap();
     io.share_listener(listener, third).unwrap();
@@ -85,8 +85,8 @@ fn a_host_that_no_site_has_is_for_the_first_that_answers_to_it() {
 
     let mut town = Town::empty();
     let io = town.context.io();
-    let first = io.add_site(Site::new().protocol("", Hall::quiet("any")));
-    let second = io.add_site(site("second", &["abc.com"]));
+    let first = io.add_site(Site::new().protocol("", Hall::quiet("any"))).unwrap();
+    let second = io.add_site(site("second", &["abc.com"])).unwrap();
     let listener = io.listen(any_port(), first).unwrap();
     io.share_listener(listener, second).unwrap();
     town.at(listener);
@@ -194,7 +194,7 @@ fn sites_come_and_go_while_their_connections_live() {
     let mut socket = town.socket();
     assert_eq!(ask(&mut town, &mut socket, "cats.abc.com"), (200, "first/x".to_owned()));
     assert_eq!(ask(&mut town, &mut socket, "example"), (200, "third/x".to_owned()));
-    let again = town.context.io().add_site(site("again", &["cats.abc.com"]));
+    let again = town.context.io().add_site(site("again", &["cats.abc.com"])).unwrap();
     town.context.io().share_listener(listener, again).unwrap();
     assert_eq!(ask(&mut town, &mut socket, "cats.abc.com"), (200, "again/x".to_owned()));
 
@@ -255,8 +255,8 @@ fn a_secure_listener_needs_certificates() {
     let mut town = Town::empty();
     let server = town.server.clone();
     let io = town.context.io();
-    let without = io.add_site(site("without", &["a"]));
-    let with = io.add_site(site("with", &["b"]).tls(server));
+    let without = io.add_site(site("without", &["a"])).unwrap();
+    let with = io.add_site(site("with", &["b"]).tls(server)).unwrap();
     assert!(matches!(io.listen(any_port().tls(), without), Err(ListenError::NoCertificate)));
     let listener = io.listen(any_port().tls(), with).unwrap();
     assert!(matches!(io.share_listener(listener, without), Err(ListenError::NoCertificate)));

@@ -87,7 +87,7 @@ impl Town {
 
     pub(crate) fn listen(&mut self, site: Site<State>) -> SiteId {
         self.has_site = true;
-        let site = self.context.io().add_site(site);
+        let site = self.context.io().add_site(site).unwrap();
         let listener = self.context.io().listen(any_port().tls(), site).unwrap();
         self.at(listener);
         site

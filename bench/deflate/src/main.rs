@@ -50,7 +50,7 @@ fn serve(mode: &str) {
     if mode != "off" {
         site = site.deflate(deflate);
     }
-    let site = context.io().add_site(site);
+    let site = context.io().add_site(site).expect("a site with a protocol");
     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a port is free");
     println!("{}", context.io().local_addr(listener).expect("it listens"));
     lodger_poll::Loop::new().run(&mut context, &mut ()).expect("poll works");

@@ -49,7 +49,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         if let Some((chain, key)) = options.tls {
             (site, listen) = secured(site, listen, &chain, &key, options.ring)?;
         }
-        let site = context.io().add_site(site);
+        let site = context.io().add_site(site)?;
         context.io().listen(listen, site)?;
     }
     (options.run)(context)?;

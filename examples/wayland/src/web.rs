@@ -85,7 +85,7 @@ pub(crate) fn open(address: SocketAddr) -> Result<(Context<App>, SocketAddr, Pro
         let numeric = address.to_string();
         site = site.hosts(["localhost", numeric.rsplit_once(':').map_or("", |(host, _port)| host)]);
     }
-    let site = io.add_site(site);
+    let site = io.add_site(site)?;
     let listener = io.listen(Listen::tcp(address), site)?;
     let Some(Peer::Inet(address)) = io.local_addr(listener) else { return Err("no address".into()) };
     let protocol = io.protocol(site, "").ok_or("the site has this protocol")?;

@@ -28,7 +28,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut event_loop: EventLoop<'_, Compositor> = EventLoop::try_new()?;
 //! let mut context = Context::new();
-//! let site = context.io().add_site(Site::new().protocol("", accept));
+//! let site = context.io().add_site(Site::new().protocol("", accept))?;
 //! context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site)?;
 //! let lodger = lodger_calloop::insert(&event_loop.handle(), context)?;
 //!

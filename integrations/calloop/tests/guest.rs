@@ -50,7 +50,7 @@ fn listening(act: impl FnMut(&mut Cx<'_, State>, &str) + 'static) -> (Context<St
     let mut context = Context::new();
     let accept =
         move |_: &Request<'_>, _: &mut State, _: &mut Io<State>| Decision::websocket(Talk(Rc::clone(&act)));
-    let site = context.io().add_site(Site::new().protocol("", accept));
+    let site = context.io().add_site(Site::new().protocol("", accept)).unwrap();
     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
     let Some(Peer::Inet(address)) = context.io().local_addr(listener) else { panic!("no address") };
     (context, address)

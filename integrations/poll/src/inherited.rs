@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// the process may take them too.
 ///
 /// ```no_run
-/// # use lodger::{Context, Listen, Site};
+/// # use lodger::{Context, Decision, Io, Listen, Request, Site};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let mut context: Context = Context::new();
-/// # let site = Site::new();
-/// let site = context.io().add_site(site);
+/// # let accept = |_: &Request<'_>, _: &mut (), _: &mut Io| Decision::Later;
+/// # let site = Site::new().protocol("", accept);
+/// let site = context.io().add_site(site)?;
 /// for listener in lodger_poll::inherited_listeners()? {
 ///     context.io().listen(Listen::descriptor(listener), site)?;
 /// }

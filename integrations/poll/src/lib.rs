@@ -25,7 +25,7 @@
 //!     let mut array = PollArray::new();
 //!
 //!     let echo = |_: &Request<'_>, _: &mut Server, _: &mut Io<Server>| Decision::websocket(Echo);
-//!     let site = context.io().add_site(Site::new().protocol("echo", echo));
+//!     let site = context.io().add_site(Site::new().protocol("echo", echo))?;
 //!     context.io().listen(Listen::tcp(([127, 0, 0, 1], 8080)), site)?;
 //!     array.insert_foreign(0, libc::POLLIN)?; // the server's own: standard input ends it
 //!

@@ -182,10 +182,12 @@ fn found_one(self_wake: bool) -> (Place, Context<State>) {
     let io = context.io();
     let site = Site::new().protocol("", Hall);
     let tls = secure::server();
-    let site = io.add_site(match &tls {
-        Some(server) => site.tls(server.clone()),
-        None => site,
-    });
+    let site = io
+        .add_site(match &tls {
+            Some(server) => site.tls(server.clone()),
+            None => site,
+        })
+        .expect("a site with a protocol");
     let (_, address) = listen(io, site);
     let accept =
         |_: &Peer, _: &mut State, _: &mut Io<State>| Some(Box::new(Shout) as Box<dyn raw::Handler<State>>);

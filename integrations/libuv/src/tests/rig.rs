@@ -78,7 +78,7 @@ pub(super) fn listening(
     let mut context = Context::new();
     let accept =
         move |_: &Request<'_>, _: &mut State, _: &mut Io<State>| Decision::websocket(Talk(Rc::clone(&act)));
-    let site = context.io().add_site(Site::new().protocol("", accept).limits(Limits::default()));
+    let site = context.io().add_site(Site::new().protocol("", accept).limits(Limits::default())).unwrap();
     let listener = context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
     let Some(Peer::Inet(address)) = context.io().local_addr(listener) else { panic!("no address") };
     (context, address)

@@ -3,7 +3,7 @@
 use super::rig::*;
 use crate::Loop;
 use crate::sys::Home;
-use lodger::{Context, Cx, Interest, Listen, Site, fd};
+use lodger::{Context, Cx, Decision, Interest, Io, Listen, Request, Site, fd};
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write, pipe};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -214,7 +214,8 @@ fn use_from_a_timer_of_the_owner_is_announced_and_written_without_more() {
                 for id in ids {
                     let _ = io.conn(id).map(|mut conn| conn.send("from a timer").is_ok());
                 }
-                let site = io.add_site(Site::new());
+                let accept = |_: &Request<'_>, _: &mut State, _: &mut Io<State>| Decision::Later;
+                let site = io.add_site(Site::new().protocol("", accept)).unwrap();
                 io.listen(Listen::tcp(([127, 0, 0, 1], 0)), site).unwrap();
             })
     };
