@@ -117,7 +117,9 @@ impl<D> Context<D> {
         let site = core.site_of_request(index, head.host);
         let limits = core.limits(index);
         let conn = core.add_conn(index);
-        let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
+        let link = core.link(index);
+        let secure = link.flags.contains(Flags::SECURE);
+        let peer = link.peer().map_or(Peer::Unix(None), Peer::Inet);
         let Some(server) = core.server(index) else { return };
         server.asked = Asked::by(head);
         server.phase = Phase::Exchange;
@@ -139,7 +141,7 @@ impl<D> Context<D> {
             if !matches!(head.framing, Framing::None | Framing::Length(0)) {
                 return core.refuse(index, error_response(StatusCode::BAD_REQUEST));
             }
-            if !facts.policy.lets_in(request.origin(), request.host()) {
+            if !facts.policy.lets_in(request.origin(), request.host(), secure) {
                 return self.answer(index, error_response(StatusCode::FORBIDDEN));
             }
             let key = match handshake::check(request.method(), 1, request.fields()) {

@@ -44,7 +44,13 @@ pub struct Site<D> {
 /// client that sends no `Origin` is no browser, and is let in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Origins {
-    /// From pages of this very site: the origin's host and port are those of the Host field. The default.
+    /// From pages of this very site: the origin's host and port are those of the Host field, and over TLS its scheme is `https`
+    /// (RFC 6454, section 5). The default.
+    ///
+    /// A port that is left out is the scheme's own, 443 over TLS: a page of `http://localhost` is a stranger to a site at
+    /// `https://localhost`. Without TLS both schemes pass, each with its own port, since a proxy in front may speak TLS for the
+    /// site; what speaks plain HTTP to the world as well, and must tell the two apart, names its pages in a
+    /// [`List`](Self::List).
     #[default]
     Same,
     /// From these, written as browsers do: `https://example.com`, with a port where it is not the scheme's own.
@@ -176,22 +182,25 @@ impl Policy {
         host.is_some_and(|host| names.iter().any(|name| name.eq_ignore_ascii_case(without_port(host))))
     }
 
-    /// Whether a page from `origin` may open a WebSocket at `host`.
-    pub(crate) fn lets_in(&self, origin: Option<&str>, host: Option<&str>) -> bool {
+    /// Whether a page from `origin` may open a WebSocket at `host`, over TLS if `secure`.
+    pub(crate) fn lets_in(&self, origin: Option<&str>, host: Option<&str>, secure: bool) -> bool {
         let Some(origin) = origin else { return true };
         match &self.origins {
             Origins::Any => true,
             Origins::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
-            Origins::Same => host.is_some_and(|host| is_origin_of(origin, host)),
+            Origins::Same => host.is_some_and(|host| is_origin_of(origin, host, secure)),
         }
     }
 }
 
-/// Whether the authority of `origin` is `host`, whichever of the two leaves out the scheme's own port (RFC 6454, section 4).
-fn is_origin_of(origin: &str, host: &str) -> bool {
+/// Whether the authority of `origin` is `host`, whichever of the two leaves out the scheme's own port (RFC 6454, section 4), and its
+/// scheme one by which the site can be reached.
+fn is_origin_of(origin: &str, host: &str, secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     match scheme {
-        "http" => same_authority(authority, host, 80),
+        // Whoever changes a page on its way, which TLS is to prevent, must not have the site's origin by that.
+        "http" => !secure && same_authority(authority, host, 80),
+        // A connection without TLS may come from a proxy that speaks TLS for the site.
         "https" => same_authority(authority, host, 443),
         _ => false,
     }
@@ -224,23 +233,38 @@ mod tests {
     #[test]
     fn a_page_of_the_same_host_and_port_is_let_in_and_no_other() {
         let policy = policy(Origins::Same, None);
-        for (origin, host, allowed) in [
-            ("http://example.com", "example.com", true),
-            ("http://example.com", "example.com:80", true),
-            ("https://example.com:443", "Example.com", true),
-            ("http://127.0.0.1:7681", "127.0.0.1:7681", true),
-            ("http://[::1]:7681", "[::1]:7681", true),
-            ("http://127.0.0.1:7681", "127.0.0.1:7682", false),
-            ("http://evil.example", "example.com", false),
-            ("http://example.com.evil.example", "example.com", false),
-            ("null", "example.com", false),
-            ("file://", "example.com", false),
-            ("", "example.com", false),
+        for (origin, host, plain, secure) in [
+            ("http://example.com", "example.com", true, false),
+            ("http://example.com", "example.com:80", true, false),
+            ("http://example.com:443", "example.com", false, false),
+            ("http://example.com:443", "example.com:443", true, false),
+            ("https://example.com", "example.com", true, true),
+            ("https://example.com", "example.com:443", true, true),
+            ("https://example.com:443", "Example.com", true, true),
+            ("https://example.com:80", "example.com", false, false),
+            ("https://example.com", "example.com:80", false, false),
+            ("http://127.0.0.1:7681", "127.0.0.1:7681", true, false),
+            ("https://127.0.0.1:7681", "127.0.0.1:7681", true, true),
+            ("https://[::1]:7681", "[::1]:7681", true, true),
+            ("http://[::1]:7681", "[::1]:7681", true, false),
+            ("https://127.0.0.1:7681", "127.0.0.1:7682", false, false),
+            ("https://localhost", "127.0.0.1", false, false),
+            ("https://evil.example", "example.com", false, false),
+            ("https://example.com.evil.example", "example.com", false, false),
+            ("wss://example.com", "example.com", false, false),
+            ("https", "example.com", false, false),
+            ("https://", "example.com", false, false),
+            ("null", "example.com", false, false),
+            ("file://", "example.com", false, false),
+            ("", "example.com", false, false),
         ] {
-            assert_eq!(policy.lets_in(Some(origin), Some(host)), allowed, "{origin} at {host}");
+            assert_eq!(policy.lets_in(Some(origin), Some(host), false), plain, "{origin} at {host}");
+            assert_eq!(policy.lets_in(Some(origin), Some(host), true), secure, "{origin} at {host} over TLS");
         }
-        assert!(policy.lets_in(None, Some("example.com")));
-        assert!(!policy.lets_in(Some("http://example.com"), None));
+        for secure in [false, true] {
+            assert!(policy.lets_in(None, Some("example.com"), secure));
+            assert!(!policy.lets_in(Some("https://example.com"), None, secure));
+        }
     }
 
     #[test]
@@ -266,9 +290,11 @@ mod tests {
     #[test]
     fn a_list_of_origins_lets_in_what_it_names() {
         let policy = policy(Origins::List(vec!["https://app.example".into()]), None);
-        assert!(policy.lets_in(Some("https://app.example"), Some("api.example")));
-        assert!(!policy.lets_in(Some("https://api.example"), Some("api.example")));
-        assert!(!policy.lets_in(Some("http://app.example"), Some("app.example")));
+        for secure in [false, true] {
+            assert!(policy.lets_in(Some("https://app.example"), Some("api.example"), secure));
+            assert!(!policy.lets_in(Some("https://api.example"), Some("api.example"), secure));
+            assert!(!policy.lets_in(Some("http://app.example"), Some("app.example"), secure));
+        }
     }
 
     #[test]

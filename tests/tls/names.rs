@@ -298,3 +298,42 @@ fn a_name_of_a_site_is_open_at_both_of_its_listeners() {
     // There it is alone.
     assert_eq!(ask(&mut town, &mut socket, "cats.abc.com").0, 421);
 }
+
+#[test]
+fn over_tls_a_page_of_another_scheme_or_port_is_of_another_origin() {
+    let over_tls = [
+        ("https://localhost", "localhost", 101),
+        ("https://localhost", "localhost:443", 101),
+        ("https://localhost:8443", "localhost:8443", 101),
+        ("http://localhost", "localhost", 403),
+        ("http://localhost:443", "localhost", 403),
+        ("http://localhost:8443", "localhost:8443", 403),
+        ("https://localhost:80", "localhost", 403),
+        ("https://localhost", "localhost:80", 403),
+    ];
+    let mut town = Town::hall(Limits::default(), Script::quiet);
+    for (origin, host, status) in over_tls {
+        let mut peer = town.secured();
+        let asked = upgrade("/", &format!("Origin: {origin}\r\n"));
+        peer.say(asked.replace("Host: localhost\r\n", &format!("Host: {host}\r\n")));
+        town.settle(&mut peer);
+        let head = String::from_utf8(peer.heard()).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin} at {host}: {head}");
+    }
+}
+
+#[test]
+fn without_tls_a_page_of_the_proxy_in_front_is_of_the_same_origin() {
+    let mut town = Town::empty();
+    let site = town.context.io().add_site(Site::new().protocol("", Hall::quiet(""))).unwrap();
+    let listener = town.context.io().listen(any_port(), site).unwrap();
+    town.at(listener);
+    for (origin, status) in
+        [("https://localhost", 101), ("http://localhost", 101), ("http://localhost:443", 403)]
+    {
+        let mut socket = town.socket();
+        socket.send(upgrade("/", &format!("Origin: {origin}\r\n")));
+        town.run();
+        assert_eq!(socket.next_head().unwrap().status, status, "{origin}");
+    }
+}
