@@ -1,17 +1,17 @@
 //! A conn in the hands of whoever has its name: sending, flow control, timers, closing.
 
-use crate::context::ConnId;
 use crate::engine::conn::NO_PROTOCOL;
 use crate::engine::link::State;
+use crate::engine::store::Key;
 use crate::engine::timers::Timer;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
 use crate::host::Interest;
 use crate::http::{ClientRequest, Response};
+use crate::ids::{ConnId, ProtocolId};
 use crate::io::Io;
 use crate::net::{Keepalive, Peer};
 use crate::role::Role;
-use crate::site::ProtocolId;
 use crate::ws::{CloseCode, Message, MessageKind, Shared};
 use std::fmt;
 use std::io;
@@ -31,22 +31,22 @@ use std::time::Duration;
 /// ```
 pub struct Conn<'a, D> {
     io: &'a mut Io<D>,
-    id: ConnId,
+    key: Key,
 }
 
 impl<'a, D> Conn<'a, D> {
-    pub(crate) fn new(io: &'a mut Io<D>, id: ConnId) -> Self {
-        Self { io, id }
+    pub(crate) fn new(io: &'a mut Io<D>, key: Key) -> Self {
+        Self { io, key }
     }
 
     /// Its name.
     pub fn id(&self) -> ConnId {
-        self.id
+        self.io.core.conn_id(self.key)
     }
 
     /// The place of its link, while it has one.
     fn link(&self) -> Option<u32> {
-        let conn = self.io.core.conns.get(self.id.0)?;
+        let conn = self.io.core.conns.get(self.key)?;
         self.io.core.links.at(conn.link)?;
         Some(conn.link)
     }
@@ -76,11 +76,12 @@ impl<'a, D> Conn<'a, D> {
     /// The protocol that it is bound to; `None` for raw connections and adopted descriptors.
     #[doc(alias = "lws_get_protocol")]
     pub fn protocol(&self) -> Option<ProtocolId> {
-        let conn = self.io.core.conns.get(self.id.0)?;
+        let conn = self.io.core.conns.get(self.key)?;
         if conn.protocol == NO_PROTOCOL {
             return None;
         }
-        self.io.core.protocols.key_at(conn.protocol).map(ProtocolId)
+        let key = self.io.core.protocols.key_at(conn.protocol)?;
+        Some(ProtocolId(self.io.core.origin.id(key)))
     }
 
     /// Whether the connection speaks TLS.
@@ -130,7 +131,7 @@ impl<'a, D> Conn<'a, D> {
     /// - [`SendError::Role`], [`SendError::Gone`].
     #[doc(alias("lws_write", "LWS_WRITE_TEXT", "LWS_WRITE_BINARY", "LWS_PRE"))]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
-        self.io.core.send_message(self.id.0, message.into())
+        self.io.core.send_message(self.key, message.into())
     }
 
     /// Sends one message as [`send`](Self::send) does, uncompressed whatever was agreed on: one that holds a secret beside what
@@ -142,7 +143,7 @@ impl<'a, D> Conn<'a, D> {
     #[cfg(feature = "deflate")]
     #[doc(alias("BREACH", "CRIME", "LWS_WRITE_TEXT"))]
     pub fn send_uncompressed<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
-        self.io.core.send_uncompressed(self.id.0, message.into())
+        self.io.core.send_uncompressed(self.key, message.into())
     }
 
     /// permessage-deflate on this connection, to look at and to change; `None` if it was not agreed on.
@@ -162,7 +163,7 @@ impl<'a, D> Conn<'a, D> {
     ///
     /// As [`send`](Self::send).
     pub fn send_shared(&mut self, frame: &Shared) -> Result<Flow, SendError> {
-        self.io.core.send_shared(self.id.0, frame)
+        self.io.core.send_shared(self.key, frame)
     }
 
     /// Sends the next piece of a message as one fragment (RFC 6455, section 5.4); `last` ends the message. Control frames
@@ -174,7 +175,7 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::InvalidUtf8`] when the text so far is not UTF-8, or ends within a character.
     #[doc(alias("LWS_WRITE_CONTINUATION", "LWS_WRITE_NO_FIN"))]
     pub fn send_piece(&mut self, kind: MessageKind, payload: &[u8], last: bool) -> Result<Flow, SendError> {
-        self.io.core.send_piece(self.id.0, kind, payload, last)
+        self.io.core.send_piece(self.key, kind, payload, last)
     }
 
     /// Sends a Ping (RFC 6455, section 5.5.2).
@@ -184,7 +185,7 @@ impl<'a, D> Conn<'a, D> {
     /// As [`send`](Self::send); [`SendError::ControlTooLong`] beyond 125 bytes.
     #[doc(alias = "LWS_WRITE_PING")]
     pub fn ping(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.send_ping(self.id.0, payload)
+        self.io.core.send_ping(self.key, payload)
     }
 
     /// Sends a Pong that nobody asked for (RFC 6455, section 5.5.3). Pings are answered without this.
@@ -194,7 +195,7 @@ impl<'a, D> Conn<'a, D> {
     /// As [`ping`](Self::ping).
     #[doc(alias = "LWS_WRITE_PONG")]
     pub fn pong(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.send_pong(self.id.0, payload)
+        self.io.core.send_pong(self.key, payload)
     }
 
     /// Sends bytes as they are on a raw connection, or the next piece of content of an HTTP response that was begun with
@@ -209,7 +210,7 @@ impl<'a, D> Conn<'a, D> {
     /// - [`SendError::Role`], [`SendError::Gone`].
     #[doc(alias("lws_write", "LWS_WRITE_RAW", "LWS_WRITE_HTTP"))]
     pub fn write(&mut self, bytes: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.write_bytes(self.id.0, bytes)
+        self.io.core.write_bytes(self.key, bytes)
     }
 
     /// Gives the response of an HTTP exchange: all of it, or its head, when it is a [`Response::stream`], the content of
@@ -220,7 +221,7 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Responded`], [`SendError::Field`], and as [`write`](Self::write). Nothing was sent.
     #[doc(alias("lws_add_http_header_status", "lws_finalize_http_header", "lws_serve_http_file"))]
     pub fn respond(&mut self, response: Response) -> Result<Flow, SendError> {
-        self.io.core.respond(self.id.0, response)
+        self.io.core.respond(self.key, response)
     }
 
     /// Ends the content of a response that was sent in pieces.
@@ -231,7 +232,7 @@ impl<'a, D> Conn<'a, D> {
     /// [`write`](Self::write).
     #[doc(alias("lws_http_transaction_completed", "LWS_WRITE_HTTP_FINAL"))]
     pub fn end_response(&mut self) -> Result<Flow, SendError> {
-        self.io.core.end_content(self.id.0)
+        self.io.core.end_content(self.key)
     }
 
     /// Sends the next request on a client's connection, all of it, or its head, when its content comes in pieces
@@ -245,7 +246,7 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Gone`]. Nothing was sent.
     #[doc(alias("lws_client_connect_via_info", "lws_client_http_body_pending"))]
     pub fn request(&mut self, request: ClientRequest) -> Result<Flow, SendError> {
-        self.io.core.send_request(self.id.0, request)
+        self.io.core.send_request(self.key, request)
     }
 
     /// Ends the content of a request that was sent in pieces.
@@ -255,7 +256,7 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Length`] when less was sent than announced, [`SendError::Expecting`], and as [`write`](Self::write).
     #[doc(alias("LWS_WRITE_HTTP_FINAL", "lws_client_http_body_pending"))]
     pub fn end_request(&mut self) -> Result<Flow, SendError> {
-        self.io.core.end_request_content(self.id.0)
+        self.io.core.end_request_content(self.key)
     }
 
     /// Asks for one `writable` event. If nothing stands in the way it comes in the same turn, without any change to what the
@@ -263,13 +264,13 @@ impl<'a, D> Conn<'a, D> {
     #[doc(alias = "lws_callback_on_writable")]
     pub fn request_writable(&mut self) {
         let Some(index) = self.link_in_use() else {
-            return self.io.core.want_when_connected(self.id.0, |conn| conn.writable_wanted = true);
+            return self.io.core.want_when_connected(self.key, |conn| conn.writable_wanted = true);
         };
         if let Role::Descriptor(interest) = &mut self.io.core.link(index).role {
             *interest = interest.with(Interest::WRITE);
             return self.io.core.mark(index);
         }
-        if let Some(conn) = self.io.core.live(self.id.0) {
+        if let Some(conn) = self.io.core.live(self.key) {
             conn.writable_wanted = true;
             self.io.core.room_wanted(index);
         }
@@ -284,7 +285,7 @@ impl<'a, D> Conn<'a, D> {
     pub fn pause(&mut self) {
         match self.link_in_use() {
             Some(index) => self.io.core.pause(index),
-            None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = true),
+            None => self.io.core.want_when_connected(self.key, |conn| conn.cold().pausing = true),
         }
     }
 
@@ -293,7 +294,7 @@ impl<'a, D> Conn<'a, D> {
     pub fn resume(&mut self) {
         match self.link_in_use() {
             Some(index) => self.io.core.resume(index),
-            None => self.io.core.want_when_connected(self.id.0, |conn| conn.cold().pausing = false),
+            None => self.io.core.want_when_connected(self.key, |conn| conn.cold().pausing = false),
         }
     }
 
@@ -303,28 +304,28 @@ impl<'a, D> Conn<'a, D> {
     #[doc(alias("lws_set_timer_usecs", "LWS_CALLBACK_TIMER"))]
     pub fn set_timer(&mut self, delay: Duration) {
         let at = self.io.core.read_clock().after(delay);
-        let id = self.id.0;
         let core = &mut self.io.core;
-        let Some(conn) = core.conns.get_mut(id).filter(|conn| !conn.ended) else { return };
+        let Some(conn) = core.conns.get_mut(self.key).filter(|conn| !conn.ended) else { return };
         core.timers.cancel(&mut conn.timer);
         conn.timer_due = false;
-        conn.timer = core.timers.arm(at, Timer::User(id));
+        conn.timer = core.timers.arm(at, Timer::User(self.key));
     }
 
     /// Cancels the timer, if one is set.
     pub fn cancel_timer(&mut self) {
         let core = &mut self.io.core;
-        if let Some(conn) = core.conns.get_mut(self.id.0) {
+        if let Some(conn) = core.conns.get_mut(self.key) {
             core.timers.cancel(&mut conn.timer);
             conn.timer_due = false;
         }
     }
 
-    /// Makes `parent` hear `child_closed` when this conn ends.
+    /// Makes `parent` hear `child_closed` when this conn ends. A parent that has ended, or is of another context, hears nothing.
     #[doc(alias = "LWS_CALLBACK_CHILD_CLOSING")]
     pub fn set_parent(&mut self, parent: ConnId) {
-        if let Some(conn) = self.io.core.live(self.id.0) {
-            conn.cold().parent = Some(parent.0);
+        let parent = self.io.core.origin.key(parent.0);
+        if let Some(conn) = self.io.core.live(self.key) {
+            conn.cold().parent = Some(parent);
         }
     }
 
@@ -414,13 +415,13 @@ impl<'a, D> Conn<'a, D> {
     /// The link, unless a client's connection is still being made on it.
     fn link_in_use(&mut self) -> Option<u32> {
         let index = self.link()?;
-        (!self.io.core.is_connecting(self.id.0)).then_some(index)
+        (!self.io.core.is_connecting(self.key)).then_some(index)
     }
 
     /// Ends a client's conn that has no connection yet.
     fn give_up(&mut self, reason: CloseReason) {
-        if self.io.core.connecting_of(self.id.0).is_some() {
-            self.io.core.end_unconnected(self.id.0, reason);
+        if self.io.core.connecting_of(self.key).is_some() {
+            self.io.core.end_unconnected(self.key, reason);
         }
     }
 
@@ -442,6 +443,6 @@ impl<'a, D> Conn<'a, D> {
 
 impl<D> fmt::Debug for Conn<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("id", &self.id).field("fd", &self.fd()).finish_non_exhaustive()
+        f.debug_struct("Conn").field("id", &self.id()).field("fd", &self.fd()).finish_non_exhaustive()
     }
 }

@@ -21,16 +21,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-/// Names a conn: one conversation that a handler has. It finds nothing once the conn has ended.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ConnId(pub(crate) Key);
-
-impl fmt::Display for ConnId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0.index, self.0.generation)
-    }
-}
-
 /// A set of connections that live in one host's loop. See the [crate's page](crate) for how the two meet.
 ///
 /// `D` is the host's own state, lent to each service call and from there to the handlers. A context belongs to one
@@ -328,7 +318,7 @@ impl<D> Context<D> {
         {
             core.short = if is_short { key } else { Key::NONE };
             self.running = conn;
-            let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+            let mut cx = Cx::new(data, &mut self.io, key);
             let handler = &mut **handler;
             let mut input = &mut self.buffer[..filled];
             // One is left to the way of all input, which knows what to do when there are more.
@@ -774,7 +764,7 @@ impl<D> Context<D> {
         }
         let Some(handler) = self.handlers.get(conn) else { return };
         self.running = conn;
-        run(handler, &mut Cx::new(data, &mut self.io, ConnId(key)));
+        run(handler, &mut Cx::new(data, &mut self.io, key));
         self.running = NO_CONN;
     }
 

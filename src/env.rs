@@ -35,6 +35,9 @@ pub trait Env {
     fn date(&mut self) -> SystemTime;
 
     /// Fills `bytes` from a source that a peer cannot predict: masking keys come from here (RFC 6455, section 10.3).
+    ///
+    /// A context asks for its first four when it is built: they tell its ids from those of other contexts
+    /// ([`ConnId`](crate::ConnId)). Two contexts that are given the same have equal ids.
     fn random(&mut self, bytes: &mut [u8]);
 
     /// Whether [`now`](Self::now) is not the system's monotonic clock, so that waiting must be reckoned by it.

@@ -17,7 +17,7 @@ pub enum ListenError {
     Listen(io::Error),
     /// The context is leaving.
     Leaving,
-    /// There is no such site: it was removed.
+    /// There is no such site: it was removed, or is another context's.
     NoSite,
     /// The listener speaks TLS, and there is no certificate for it: give the site one, or a raw listener its own.
     NoCertificate,

@@ -1,6 +1,6 @@
 //! Requests and their handlers: where HTTP on a link meets the protocols of its site.
 
-use crate::context::{ConnId, Context, Next, protocol_at};
+use crate::context::{Context, Next, protocol_at};
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
@@ -133,7 +133,7 @@ impl<D> Context<D> {
             return core.refuse(index, error_response(StatusCode::MISDIRECTED_REQUEST));
         };
         let Some(facts) = core.sites.get(site) else { return core.abort(index, CloseReason::Leaving) };
-        let request = Request::new(ConnId(conn), &peer, head);
+        let request = Request::new(core.conn_id(conn), &peer, head);
         let mut protocol = 0;
         let mut upgrade = None;
         if request.is_websocket() {
@@ -247,7 +247,7 @@ impl<D> Context<D> {
         let mut room = Vec::new();
         room.resize_with(limits.fields, MaybeUninit::uninit);
         let Ok(head) = head::parse(&bytes, &mut room) else { return };
-        let request = Request::new(ConnId(conn), &peer, &head);
+        let request = Request::new(core.conn_id(conn), &peer, &head);
         let upgrade = if request.is_websocket() {
             let name = core
                 .conns

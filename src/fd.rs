@@ -27,8 +27,9 @@
 //! # }
 //! ```
 
-use crate::context::{ConnId, Cx};
+use crate::context::Cx;
 use crate::handler::Closed;
+use crate::ids::ConnId;
 use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -1,12 +1,11 @@
 //! What applications write: protocols, and what all handlers have in common.
 
 use crate::client::{ConnectError, ExchangeError};
-use crate::context::{ConnId, Io};
+use crate::context::Io;
 use crate::http;
 use crate::http::{Request, Response};
-use crate::io::ListenerId;
+use crate::ids::{ConnId, ListenerId, ProtocolId};
 use crate::net::Peer;
-use crate::site::ProtocolId;
 use crate::transport::TlsError;
 use crate::ws::{self, CloseCode, ProtocolError};
 use std::fmt;

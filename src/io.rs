@@ -5,7 +5,7 @@ mod connecting;
 mod listening;
 
 use crate::conn::Conn;
-use crate::context::{Acceptor, ConnId};
+use crate::context::Acceptor;
 use crate::engine::Core;
 use crate::engine::link::Link;
 use crate::engine::store::{Key, Store};
@@ -14,11 +14,11 @@ use crate::error::{Gone, SendError};
 use crate::handler::{AnyHandler, Decision, Flow, Notice, Protocol};
 use crate::host::Interest;
 use crate::http::Response;
+use crate::ids::{ConnId, ProtocolId, TaskId};
 use crate::net;
 use crate::remote::{Inbox, Remote};
 use crate::resolve::{Found, ResolveError};
 use crate::role::Role;
-use crate::site::ProtocolId;
 use crate::ws::{CloseCode, Message, Shared};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -35,23 +35,23 @@ pub struct Cx<'a, D> {
     pub data: &'a mut D,
     /// Everything that can be done with the context.
     pub io: &'a mut Io<D>,
-    id: ConnId,
+    key: Key,
 }
 
 impl<'a, D> Cx<'a, D> {
     #[inline]
-    pub(crate) fn new(data: &'a mut D, io: &'a mut Io<D>, id: ConnId) -> Self {
-        Self { data, io, id }
+    pub(crate) fn new(data: &'a mut D, io: &'a mut Io<D>, key: Key) -> Self {
+        Self { data, io, key }
     }
 
     /// The handler's own conn, by name.
     pub fn id(&self) -> ConnId {
-        self.id
+        self.io.core.conn_id(self.key)
     }
 
     /// The handler's own conn. In `closed` it is gone: whatever is asked of it then answers so.
     pub fn conn(&mut self) -> Conn<'_, D> {
-        Conn::new(self.io, self.id)
+        Conn::new(self.io, self.key)
     }
 
     /// [`Conn::send`] on its own conn.
@@ -61,7 +61,7 @@ impl<'a, D> Cx<'a, D> {
     /// As there.
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
-        self.io.core.send_message(self.id.0, message.into())
+        self.io.core.send_message(self.key, message.into())
     }
 
     /// [`Conn::write`] on its own conn.
@@ -139,14 +139,6 @@ pub(crate) struct TaskEntry<D> {
     pub(crate) run: Task<D>,
     timer: TimerId,
 }
-
-/// Names a task of [`Io::after`].
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct TaskId(Key);
-
-/// Names a listener.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct ListenerId(pub(crate) Key);
 
 /// One descriptor of a context, as [`Io::links`] shows it.
 #[derive(Clone, Debug)]
@@ -236,25 +228,26 @@ impl<D> Io<D> {
 
     // Conns.
 
-    /// A conn by its name; `None` once it has ended.
+    /// A conn by its name; `None` once it has ended, and for a conn of another context.
     #[doc(alias("lws_get_protocol", "wsi"))]
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_, D>> {
-        self.core.live(id.0)?;
-        Some(Conn::new(self, id))
+        let key = self.core.origin.key(id.0);
+        self.core.live(key)?;
+        Some(Conn::new(self, key))
     }
 
     /// The conn that goes on at a descriptor of lodger's.
     #[doc(alias = "lws_get_socket_fd")]
     pub fn find_fd(&self, fd: RawFd) -> Option<ConnId> {
         let (_, link) = self.core.links.at(self.core.lookup(fd)?)?;
-        self.core.conns.key_at(link.conn).map(ConnId)
+        self.core.conns.key_at(link.conn).map(|key| self.core.conn_id(key))
     }
 
-    /// The conns that are bound to a protocol.
+    /// The conns that are bound to a protocol; none for a protocol of another context.
     pub fn conns_of(&self, protocol: ProtocolId) -> impl Iterator<Item = ConnId> {
-        let members =
-            self.core.protocols.get(protocol.0).map(|facts| facts.members.as_slice()).unwrap_or_default();
-        members.iter().filter_map(|&conn| self.core.conns.key_at(conn).map(ConnId))
+        let facts = self.core.protocols.get(self.core.origin.key(protocol.0));
+        let members = facts.map(|facts| facts.members.as_slice()).unwrap_or_default();
+        members.iter().filter_map(|&conn| self.core.conns.key_at(conn)).map(|key| self.core.conn_id(key))
     }
 
     /// Sends an event of the application's own to the handler of a conn, which gets it after the running handler has
@@ -262,13 +255,14 @@ impl<D> Io<D> {
     ///
     /// # Errors
     ///
-    /// [`Gone`]: the conn has ended, or has no handler yet, since its request is not decided.
+    /// [`Gone`]: the conn has ended, is another context's, or has no handler yet, since its request is not decided.
     #[doc(alias = "LWS_CALLBACK_USER")]
     pub fn notify(&mut self, id: ConnId, event: Box<dyn Any>) -> Result<(), Gone> {
-        if self.core.live(id.0).is_none() || self.core.is_deciding(id.0) {
+        let key = self.core.origin.key(id.0);
+        if self.core.live(key).is_none() || self.core.is_deciding(key) {
             return Err(Gone);
         }
-        self.core.notice(id.0, Notice::Event(event));
+        self.core.notice(key, Notice::Event(event));
         Ok(())
     }
 
@@ -303,12 +297,13 @@ impl<D> Io<D> {
     ///
     /// # Errors
     ///
-    /// [`Gone`]: the peer went first, or the time was up, or it was decided already.
+    /// [`Gone`]: the peer went first, or the time was up, or it was decided already, or the conn is another context's.
     pub fn decide(&mut self, id: ConnId, decision: Decision<D>) -> Result<(), Gone> {
-        if !self.core.decide(id.0) {
+        let key = self.core.origin.key(id.0);
+        if !self.core.decide(key) {
             return Err(Gone);
         }
-        self.put(Fresh::Decision(id.0, decision));
+        self.put(Fresh::Decision(key, decision));
         Ok(())
     }
 
@@ -324,12 +319,13 @@ impl<D> Io<D> {
     /// [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
     #[doc(alias("libwebsockets_broadcast", "LWS_CALLBACK_BROADCAST"))]
     pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> usize {
+        let protocol = self.core.origin.key(protocol.0);
         let (mut sent, mut at) = (0, 0);
-        while let Some(conn) = self.core.member(protocol.0, at) {
+        while let Some(conn) = self.core.member(protocol, at) {
             let key = self.core.conns.key_at(conn);
             sent += usize::from(key.is_some_and(|key| self.core.send_shared(key, frame).is_ok()));
             // A member whose connection has just failed is none any more, and another has its place.
-            at += usize::from(self.core.member(protocol.0, at) == Some(conn));
+            at += usize::from(self.core.member(protocol, at) == Some(conn));
         }
         sent
     }
@@ -380,13 +376,17 @@ impl<D> Io<D> {
         if let Some(entry) = self.tasks.get_mut(key) {
             entry.timer = timer;
         }
-        TaskId(key)
+        TaskId(self.core.origin.id(key))
     }
 
-    /// Cancels a task; false when it has run, or was cancelled.
+    /// Cancels a task; false when it has run, or was cancelled, or is another context's.
     #[doc(alias = "lws_sul_cancel")]
     pub fn cancel(&mut self, task: TaskId) -> bool {
-        let Some(mut entry) = self.tasks.remove(task.0) else { return false };
+        self.drop_task(self.core.origin.key(task.0))
+    }
+
+    fn drop_task(&mut self, key: Key) -> bool {
+        let Some(mut entry) = self.tasks.remove(key) else { return false };
         self.core.timers.cancel(&mut entry.timer);
         true
     }
@@ -400,7 +400,7 @@ impl<D> Io<D> {
     pub(crate) fn drop_tasks(&mut self) {
         let tasks: Vec<Key> = self.tasks.iter().map(|(key, _)| key).collect();
         for task in tasks {
-            self.cancel(TaskId(task));
+            self.drop_task(task);
         }
     }
 
@@ -480,7 +480,7 @@ impl<D> Io<D> {
                 queued: link.queued(),
                 age: Duration::from_secs(now.as_secs().saturating_sub(link.created.into())),
                 waits_for: crate::engine::waits_for(link),
-                conn: conn.map(|(key, _)| ConnId(key)),
+                conn: conn.map(|(key, _)| core.conn_id(key)),
                 #[cfg(feature = "deflate")]
                 deflate: link.role.extension().map(|deflated| deflated.volume()),
             })
@@ -510,6 +510,6 @@ impl<D> fmt::Debug for Io<D> {
 
 impl<D> fmt::Debug for Cx<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cx").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Cx").field("id", &self.id()).finish_non_exhaustive()
     }
 }

@@ -118,6 +118,7 @@ mod handler;
 pub mod host;
 pub mod http;
 mod http1;
+mod ids;
 mod io;
 pub mod limits;
 mod net;
@@ -135,17 +136,18 @@ pub mod ws;
 
 pub use client::{Connect, ConnectError, Proxy};
 pub use conn::Conn;
-pub use context::{Builder, ConnId, Context};
+pub use context::{Builder, Context};
 pub use env::{Env, SystemEnv};
 pub use error::{AdoptError, AdoptRefused, Gone, ListenError, SendError, SiteError};
 pub use handler::{By, CloseReason, Closed, Decision, Flow, Protocol, Timeout};
 pub use host::{Host, Interest, PollFd, Pollable, Ready, Scope, Served, Wait};
 pub use http::{Request, Response};
-pub use io::{Cx, Io, LinkInfo, ListenerId, TaskId};
+pub use ids::{ConnId, ListenerId, ProtocolId, SiteId, TaskId};
+pub use io::{Cx, Io, LinkInfo};
 pub use limits::Limits;
 pub use net::{Keepalive, Listen, Peer};
 pub use remote::{PostError, Remote};
-pub use site::{Origins, ProtocolId, Site, SiteId};
+pub use site::{Origins, Site};
 pub use ws::Shared;
 
 #[cfg(all(doctest, feature = "libc"))]

@@ -20,8 +20,9 @@
 //! # }
 //! ```
 
-use crate::context::{ConnId, Cx};
+use crate::context::Cx;
 use crate::handler::Closed;
+use crate::ids::ConnId;
 use std::any::Any;
 
 /// One raw connection. Both directions end on their own: the peer's with [`end`](Self::end), ours with

@@ -13,9 +13,9 @@
 //! # context.abandon();
 //! ```
 
-use crate::context::{ConnId, Io};
+use crate::context::Io;
+use crate::ids::{ConnId, ProtocolId};
 use crate::net::Signal;
-use crate::site::ProtocolId;
 use crate::ws::Shared;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -127,7 +127,7 @@ impl<D> Remote<D> {
         Ok(())
     }
 
-    /// Sends `event` to the handler of a conn. A conn that is gone by then is passed over.
+    /// Sends `event` to the handler of a conn. A conn that is gone by then, or is another context's, is passed over.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl<D> Remote<D> {
         })
     }
 
-    /// Asks for a `writable` event on one conn.
+    /// Asks for a `writable` event on one conn. A conn that is gone by then, or is another context's, is passed over.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl<D> Remote<D> {
         self.0.put(Command::RequestWritable(id)).map_err(drop_command)
     }
 
-    /// Asks for a `writable` event on every conn of a protocol.
+    /// Asks for a `writable` event on every conn of a protocol; of another context's protocol there are none.
     ///
     /// # Errors
     ///
@@ -165,7 +165,8 @@ impl<D> Remote<D> {
         self.0.put(Command::RequestWritableAll(protocol)).map_err(drop_command)
     }
 
-    /// Sends a frame to every WebSocket conn of a protocol, as [`Io::broadcast`] does.
+    /// Sends a frame to every WebSocket conn of a protocol, as [`Io::broadcast`] does; of another context's protocol there are
+    /// none.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
 //! A site: the protocols that share a port, and who may talk to them.
 
-use crate::engine::store::Key;
 use crate::error::SiteError;
 use crate::handler::Protocol;
 use crate::http::{is_token, same_authority};
@@ -58,14 +57,6 @@ pub enum Origins {
     /// From everywhere.
     Any,
 }
-
-/// Names a site of a context.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct SiteId(pub(crate) Key);
-
-/// Names a protocol of a site.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct ProtocolId(pub(crate) Key);
 
 impl<D> Site<D> {
     /// A site without protocols; [`Io::add_site`](crate::Io::add_site) wants at least one.

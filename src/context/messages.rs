@@ -1,6 +1,6 @@
 //! What comes on a WebSocket, and its handler.
 
-use super::{ConnId, Context, Next};
+use super::{Context, Next};
 use crate::engine::Core;
 use crate::engine::link::{Flags, NO_CONN, State};
 use crate::engine::store::Key;
@@ -37,7 +37,7 @@ impl<D> Context<D> {
         self.io.core.short = if short { key } else { Key::NONE };
         // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
         let (reading, settings) = self.io.core.take_reading(index, *budget);
-        let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+        let mut cx = Cx::new(data, &mut self.io, key);
         let (handler, spare) = (&mut **handler, &mut self.spare);
         let (used, next, reading) = match reading {
             Reading::Plain(mut receiver) => {

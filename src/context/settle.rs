@@ -1,12 +1,13 @@
 //! What a call does besides serving: it tells handlers what has come up, runs what is due, and ends what has ended.
 
-use super::{ConnId, Context, protocol_at};
+use super::{Context, protocol_at};
 use crate::engine::Budget;
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::engine::timers::{Timer, TimerId};
 use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
-use crate::io::{Cx, Fresh, ListenerId};
+use crate::ids::{ListenerId, ProtocolId};
+use crate::io::{Cx, Fresh};
 use crate::remote::Command;
 use crate::role::Role;
 
@@ -57,7 +58,8 @@ impl<D> Context<D> {
         }
         self.protocols[place] = protocols;
         for (protocol, key) in self.protocols[place].iter_mut().zip(keys) {
-            protocol.started(crate::site::ProtocolId(key), data, &mut self.io);
+            let id = ProtocolId(self.io.core.origin.id(key));
+            protocol.started(id, data, &mut self.io);
         }
     }
 
@@ -85,7 +87,8 @@ impl<D> Context<D> {
     #[cfg(feature = "tls")]
     fn tell_age(&mut self, site: Key, server: &crate::tls::Server, days_left: i64, data: &mut D) {
         if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
-            first.certificate_ages(crate::SiteId(site), server, days_left, data, &mut self.io);
+            let site = crate::SiteId(self.io.core.origin.id(site));
+            first.certificate_ages(site, server, days_left, data, &mut self.io);
         }
     }
 
@@ -123,7 +126,8 @@ impl<D> Context<D> {
                 self.io.core.flush_waiting(budget);
             } else if let Some((site, listener, error)) = self.io.core.refused_listeners.pop_front() {
                 if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
-                    first.listener_refused(ListenerId(listener), error, data, &mut self.io);
+                    let listener = ListenerId(self.io.core.origin.id(listener));
+                    first.listener_refused(listener, error, data, &mut self.io);
                 }
             } else if let Some(failed) = self.io.core.failed_handshakes.pop_front() {
                 self.tell_failed_handshake(failed, data);
@@ -163,7 +167,7 @@ impl<D> Context<D> {
         let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
         let handler = self.handlers.take(key.index).or_else(|| self.io.take_fresh(key));
         self.io.core.conns.remove(key);
-        let mut cx = Cx::new(data, &mut self.io, ConnId(key));
+        let mut cx = Cx::new(data, &mut self.io, key);
         if let Some(handler) = handler {
             in_any_role!(handler, handler => handler.closed(&mut cx, closed));
         }

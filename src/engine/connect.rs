@@ -505,8 +505,8 @@ impl Core {
 
     /// Asks the resolver.
     pub(crate) fn look_up(&mut self, lookup: &Lookup, asker: Asker) -> LookupId {
-        self.last_lookup += 1;
-        let id = LookupId::new(self.last_lookup);
+        self.last_lookup = self.last_lookup.wrapping_add(1);
+        let id = LookupId::new(self.origin.number(self.last_lookup));
         self.lookups.insert(id, asker);
         self.with_resolver(|resolver, hands| resolver.look_up(id, lookup, hands));
         id

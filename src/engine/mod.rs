@@ -15,6 +15,7 @@ pub(crate) mod timers;
 use crate::env::{Env, Randomness};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
+use crate::ids::{ConnId, Origin};
 use crate::net::{self, Net, Peer};
 use crate::resolve::{Found, LookupId, ResolveError, Resolver};
 use crate::role::Role;
@@ -122,6 +123,8 @@ impl Budget {
 pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) env: Box<dyn Env>,
+    /// Which context its ids are of.
+    pub(crate) origin: Origin,
     /// For masking keys.
     pub(crate) randomness: Randomness,
     pub(crate) start: std::time::Instant,
@@ -135,7 +138,7 @@ pub(crate) struct Core {
     resolver_timer: TimerId,
     /// The resolver's descriptors, by the numbers that it knows them by.
     resolver_links: Vec<(RawFd, Key)>,
-    last_lookup: u64,
+    last_lookup: u32,
     pub(crate) lookups: HashMap<LookupId, Asker>,
     /// Answers to what the application has asked.
     pub(crate) answers: VecDeque<(Key, Result<Found, ResolveError>)>,
@@ -196,6 +199,7 @@ impl Core {
         Self {
             net,
             start: env.now(),
+            origin: Origin::draw(&mut *env),
             env,
             randomness: Randomness::new(),
             turn_time: None,
@@ -312,6 +316,11 @@ impl Core {
         key
     }
 
+    /// The name of a conn.
+    pub(crate) fn conn_id(&self, key: Key) -> ConnId {
+        ConnId(self.origin.id(key))
+    }
+
     /// A conn that has not ended.
     pub(crate) fn live(&mut self, key: Key) -> Option<&mut Conn> {
         self.conns.get_mut(key).filter(|conn| !conn.ended)
@@ -385,7 +394,7 @@ impl Core {
                 self.drop_connecting(key);
             }
             if let Some(parent) = cold.parent {
-                let child = Notice::ChildClosed(crate::context::ConnId(key));
+                let child = Notice::ChildClosed(self.conn_id(key));
                 self.notice(parent, child);
             }
         }

@@ -1,8 +1,9 @@
 //! What an application writes for an HTTP client's connection.
 
 use super::{Fields, ResponseHead};
-use crate::context::{ConnId, Cx};
+use crate::context::Cx;
 use crate::handler::Closed;
+use crate::ids::ConnId;
 use std::any::Any;
 
 /// A connection to an HTTP server: one request after another, each answered before the next

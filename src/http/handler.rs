@@ -1,8 +1,9 @@
 //! What an application writes for one HTTP exchange.
 
 use super::{Fields, Request};
-use crate::context::{ConnId, Cx};
+use crate::context::Cx;
 use crate::handler::Closed;
+use crate::ids::ConnId;
 use std::any::Any;
 
 /// One HTTP exchange: a request and its response. Each method has a default.

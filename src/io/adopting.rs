@@ -1,17 +1,16 @@
 //! Descriptors and connections that somebody else has made.
 
 use super::{Fresh, Io};
-use crate::context::ConnId;
 use crate::engine::link::{Flags, Link};
 use crate::engine::store::Key;
 use crate::error::{AdoptError, AdoptRefused};
 use crate::handler::AnyHandler;
 use crate::host::Interest;
 use crate::http1::role::Server;
+use crate::ids::{ConnId, SiteId};
 use crate::limits::Limits;
 use crate::net::Peer;
 use crate::role::{Role, Secure};
-use crate::site::SiteId;
 use crate::transport::Tls;
 use crate::ws::Side;
 use crate::ws::role::WebSocket;
@@ -43,7 +42,7 @@ impl<D> Io<D> {
         let index = self.core.add_link(link);
         let conn = self.core.add_conn(index);
         self.put(Fresh::Handler(conn, AnyHandler::Descriptor(handler)));
-        Ok(ConnId(conn))
+        Ok(self.core.conn_id(conn))
     }
 
     /// Adopts a connected stream socket as a raw connection. `read_already` is what was read from it before; the handler
@@ -64,7 +63,7 @@ impl<D> Io<D> {
         let peer = self.core.net.peer_addr(socket.as_fd()).ok();
         let conn = self.open_raw(socket, peer.as_ref(), Rc::new(limits), handler);
         self.begin_with(conn, read_already);
-        Ok(ConnId(conn))
+        Ok(self.core.conn_id(conn))
     }
 
     /// Adopts an accepted stream socket for a site, as if one of the site's listeners had accepted it; only
@@ -80,12 +79,13 @@ impl<D> Io<D> {
         read_already: &[u8],
         site: SiteId,
     ) -> Result<(), AdoptError<OwnedFd>> {
-        if self.core.sites.get(site.0).is_none_or(|facts| facts.removed) {
+        let site = self.core.origin.key(site.0);
+        if self.core.sites.get(site).is_none_or(|facts| facts.removed) {
             return Err(AdoptError { reason: AdoptRefused::NoSite, descriptor: socket });
         }
         let socket = self.adoptable(socket)?;
         let peer = self.core.net.peer_addr(socket.as_fd()).unwrap_or(Peer::Unix(None));
-        let index = self.open_http(socket, &peer, site.0, Key::NONE);
+        let index = self.open_http(socket, &peer, site, Key::NONE);
         self.keep_for_later(index, read_already);
         Ok(())
     }
@@ -112,7 +112,7 @@ impl<D> Io<D> {
         self.put(Fresh::Handler(conn, AnyHandler::WebSocket(handler)));
         self.core.begin_websocket_timers(index);
         self.begin_with(conn, read_already);
-        Ok(ConnId(conn))
+        Ok(self.core.conn_id(conn))
     }
 
     fn adoptable(&mut self, descriptor: OwnedFd) -> Result<OwnedFd, AdoptError<OwnedFd>> {

@@ -2,11 +2,11 @@
 
 use super::{Fresh, Io, Question};
 use crate::client::{Backoff, Connect};
-use crate::context::ConnId;
 use crate::engine::connect::Speak;
 use crate::engine::store::Key;
 use crate::handler::AnyHandler;
 use crate::http::ClientRequest;
+use crate::ids::ConnId;
 use crate::resolve::{Found, Lookup, ResolveError};
 use std::time::Duration;
 
@@ -63,9 +63,9 @@ impl<D> Io<D> {
     }
 
     fn begin(&mut self, connect: Connect, speak: Speak, handler: AnyHandler<D>) -> ConnId {
-        let Some(conn) = self.core.connect(connect, speak) else { return ConnId(Key::NONE) };
+        let Some(conn) = self.core.connect(connect, speak) else { return self.core.conn_id(Key::NONE) };
         self.put(Fresh::Handler(conn, handler));
-        ConnId(conn)
+        self.core.conn_id(conn)
     }
 
     /// Asks the resolver for the addresses of a name, or the name of an address

@@ -1,15 +1,16 @@
 //! Sites, and where they listen.
 
-use super::{Fresh, Io, ListenerId};
+use super::{Fresh, Io};
 use crate::engine::link::{Link, State};
 use crate::engine::store::Key;
 use crate::engine::timers::TimerId;
 use crate::engine::{ProtocolFacts, SiteFacts};
 use crate::error::{ListenError, SiteError};
+use crate::ids::{ListenerId, ProtocolId, SiteId};
 use crate::limits::Limits;
 use crate::net::{Listen, Peer};
 use crate::role::{Listener, Role, Secure, SocketOptions};
-use crate::site::{ProtocolId, Site, SiteId};
+use crate::site::Site;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -46,20 +47,20 @@ impl<D> Io<D> {
             facts.protocols = keys;
         }
         self.put(Fresh::Site(key, protocols));
-        Ok(SiteId(key))
+        Ok(SiteId(self.core.origin.id(key)))
     }
 
     /// A protocol of a site, by the name that it has there.
     pub fn protocol(&self, site: SiteId, name: &str) -> Option<ProtocolId> {
-        let mut keys = self.core.sites.get(site.0)?.protocols.iter().copied();
+        let mut keys = self.core.sites.get(self.core.origin.key(site.0))?.protocols.iter().copied();
         let named = |key: &Key| self.core.protocols.get(*key).is_some_and(|facts| facts.name == name);
-        keys.find(named).map(ProtocolId)
+        keys.find(named).map(|key| ProtocolId(self.core.origin.id(key)))
     }
 
     /// Removes a site: its listeners close, its WebSockets get a Close with 1001, requests under way are finished. When the
     /// last of its connections has gone, its protocols hear `ended`.
     pub fn remove_site(&mut self, site: SiteId) {
-        self.core.remove_site(site.0);
+        self.core.remove_site(self.core.origin.key(site.0));
     }
 
     /// Listens for connections of a site.
@@ -70,7 +71,8 @@ impl<D> Io<D> {
     /// first protocol hears [`Protocol::listener_refused`](crate::Protocol::listener_refused), and the listener is gone.
     #[doc(alias = "lws_create_vhost")]
     pub fn listen(&mut self, listen: Listen, site: SiteId) -> Result<ListenerId, ListenError> {
-        let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
+        let site = self.core.origin.key(site.0);
+        let facts = self.core.sites.get(site).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
         if matches!(listen.secure, Secure::BySite) && !facts.is_secure() {
             return Err(ListenError::NoCertificate);
         }
@@ -78,11 +80,11 @@ impl<D> Io<D> {
             return Err(ListenError::CertificateOfSite);
         }
         let limits = Rc::clone(&facts.policy.limits);
-        let listener = self.open_listener(listen, vec![site.0], limits)?;
-        self.core.join_site(listener.0.index, site.0);
-        self.core.listens(site.0);
-        self.report_certificate(site.0);
-        Ok(listener)
+        let listener = self.open_listener(listen, vec![site], limits)?;
+        self.core.join_site(listener.index, site);
+        self.core.listens(site);
+        self.report_certificate(site);
+        Ok(ListenerId(self.core.origin.id(listener)))
     }
 
     /// Has a site share a listener with those that listen on it already. A request is for the site whose
@@ -97,9 +99,10 @@ impl<D> Io<D> {
     /// the site has no certificate.
     #[doc(alias("lws_create_vhost", "vhost", "SNI"))]
     pub fn share_listener(&mut self, listener: ListenerId, site: SiteId) -> Result<(), ListenError> {
-        let facts = self.core.sites.get(site.0).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
+        let site = self.core.origin.key(site.0);
+        let facts = self.core.sites.get(site).filter(|facts| !facts.removed).ok_or(ListenError::NoSite)?;
         let is_secure = facts.is_secure();
-        let link = self.core.links.get_mut(listener.0).ok_or(ListenError::NoSite)?;
+        let link = self.core.links.get_mut(self.core.origin.key(listener.0)).ok_or(ListenError::NoSite)?;
         let Role::Listener(listener) = &mut link.role else { return Err(ListenError::NoSite) };
         if listener.sites.is_empty() {
             return Err(ListenError::NoSite);
@@ -110,11 +113,11 @@ impl<D> Io<D> {
         if link.state != State::Open {
             return Err(ListenError::NoSite);
         }
-        if !listener.sites.contains(&site.0) {
-            listener.sites.push(site.0);
-            self.core.listens(site.0);
+        if !listener.sites.contains(&site) {
+            listener.sites.push(site);
+            self.core.listens(site);
         }
-        self.report_certificate(site.0);
+        self.report_certificate(site);
         Ok(())
     }
 
@@ -140,8 +143,8 @@ impl<D> Io<D> {
             return Err(ListenError::NoCertificate);
         }
         let listener = self.open_listener(listen, Vec::new(), Rc::new(limits))?;
-        self.put(Fresh::Acceptor(listener.0, Box::new(accept)));
-        Ok(listener)
+        self.put(Fresh::Acceptor(listener, Box::new(accept)));
+        Ok(ListenerId(self.core.origin.id(listener)))
     }
 
     fn open_listener(
@@ -149,7 +152,7 @@ impl<D> Io<D> {
         mut listen: Listen,
         sites: Vec<Key>,
         limits: Rc<Limits>,
-    ) -> Result<ListenerId, ListenError> {
+    ) -> Result<Key, ListenError> {
         if self.core.leaving {
             return Err(ListenError::Leaving);
         }
@@ -165,20 +168,21 @@ impl<D> Io<D> {
             Listener { sites, secure, paused: false, burst: 1, calm: 0, path: listen.path(), options };
         let link = Link::new(socket, Role::Listener(Box::new(listener)), None, limits);
         let index = self.core.add_link(link);
-        Ok(ListenerId(self.core.links.key_at(index).expect("just added")))
+        Ok(self.core.links.key_at(index).expect("just added"))
     }
 
     /// Where a listener listens: with the port that the system chose.
     #[doc(alias = "lws_get_vhost_listen_port")]
     pub fn local_addr(&self, listener: ListenerId) -> Option<Peer> {
-        let fd = self.core.links.get(listener.0)?.fd.as_ref()?;
+        let fd = self.core.links.get(self.core.origin.key(listener.0))?.fd.as_ref()?;
         self.core.net.local_addr(fd.as_fd()).ok()
     }
 
     /// Closes a listener. Connections that it has accepted stay.
     pub fn close_listener(&mut self, listener: ListenerId) {
-        if self.core.links.get(listener.0).is_some() {
-            self.core.end(listener.0.index, crate::CloseReason::Closed);
+        let listener = self.core.origin.key(listener.0);
+        if self.core.links.get(listener).is_some() {
+            self.core.end(listener.index, crate::CloseReason::Closed);
         }
     }
 }

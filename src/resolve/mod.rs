@@ -79,7 +79,10 @@ pub trait Resolver {
     fn abandon(self: Box<Self>) {}
 }
 
-/// What a look-up is known by.
+/// What a look-up is known by: eight bytes, `Copy`, `Send` and `Sync`.
+///
+/// A context's are unlike those of other contexts, as its [`ConnId`](crate::ConnId)s are, so that an answer that goes to the
+/// wrong one does no harm. They come again after 4,294,967,296 look-ups.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LookupId(u64);
 

@@ -2,9 +2,10 @@
 
 use super::extension::Deflate;
 use super::{CloseFrame, Message, Piece, Receive, TooLarge};
-use crate::context::{ConnId, Cx};
+use crate::context::Cx;
 use crate::handler::Closed;
 use crate::http::{Request, ResponseHead};
+use crate::ids::ConnId;
 use std::any::Any;
 
 /// One WebSocket connection: its fields are the session, its methods what happens to it. Each has a default that does
