@@ -8,7 +8,7 @@ pub use builder::Builder;
 
 use crate::engine::link::{Flags, NO_CONN, State};
 use crate::engine::store::Key;
-use crate::engine::{Budget, Filled, MESSAGES, RECEIVE};
+use crate::engine::{Accepted, Budget, Filled, MESSAGES, RECEIVE};
 use crate::handler::{AnyHandler, CloseReason, Protocol};
 use crate::host::{Host, Interest, Pollable, Ready, Served, Wait};
 pub(crate) use crate::io::{Cx, Io};
@@ -644,8 +644,10 @@ impl<D> Context<D> {
         let burst = self.io.core.burst(index);
         for accepted in 0..burst {
             let core = &mut self.io.core;
-            let Some((socket, peer)) = core.accept(index) else {
-                return core.burst_was(index, accepted, false);
+            let (socket, peer, gives_way) = match core.accept(index) {
+                Accepted::Socket { socket, peer, gives_way } => (socket, peer, gives_way),
+                Accepted::Nothing => return core.burst_was(index, accepted, false),
+                Accepted::Later => return,
             };
             if core.over_address_limit(&peer) {
                 core.net.close(socket);
@@ -665,6 +667,7 @@ impl<D> Context<D> {
                 }
                 None => self.accept_raw(index, socket, &peer, data),
             }
+            self.io.core.make_way(gives_way);
         }
         self.io.core.burst_was(index, burst, true);
     }

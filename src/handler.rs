@@ -77,7 +77,8 @@ pub trait Protocol<D> {
 
     /// A TLS handshake has failed: one side has refused the other, or the peer left
     /// ([`HandshakeEnded`](crate::tls::TlsError::HandshakeEnded), [`HandshakeIo`](crate::tls::TlsError::HandshakeIo)), also
-    /// without having sent anything, or [`Limits::handshake`](crate::Limits::handshake) was reached. The peer was told by an
+    /// without having sent anything, or [`Limits::handshake`](crate::Limits::handshake) was reached, or it gave way to a new
+    /// connection ([`Builder::max_handshakes`](crate::Builder::max_handshakes)). The peer was told by an
     /// alert, where there is one. Told to the first protocol of the site. Raw connections hear of it by their `closed`.
     #[cfg(feature = "tls")]
     #[doc(alias("SSL_ERROR_SSL", "LWS_CALLBACK_SSL_INFO"))]
@@ -228,6 +229,9 @@ pub enum CloseReason {
     File(io::Error),
     /// A limit was reached.
     TimedOut(Timeout),
+    /// There was no room for a new connection, and this one gave way to it: its handshake was not complete, and it had been
+    /// silent longest ([`Builder::max_handshakes`](crate::Builder::max_handshakes)).
+    GaveWay,
     /// The host refused to watch the descriptor.
     Host(io::Error),
     /// The descriptor goes back to the application, with what had been read and not delivered.
@@ -269,6 +273,7 @@ impl CloseReason {
             Self::Tls(error) => Some(error.clone()),
             Self::Io(error) => Some(TlsError::HandshakeIo(error.kind())),
             Self::TimedOut(_) => Some(TlsError::HandshakeTimedOut),
+            Self::GaveWay => Some(TlsError::HandshakeGaveWay),
             _ => None,
         }
     }
@@ -350,6 +355,7 @@ impl fmt::Display for CloseReason {
             Self::ContentTooLarge => f.write_str("content over the limit"),
             Self::File(error) => write!(f, "file cannot be sent: {error}"),
             Self::TimedOut(which) => write!(f, "timed out: {which:?}"),
+            Self::GaveWay => f.write_str("gave way to a new connection"),
             Self::Host(error) => write!(f, "the host refused the descriptor: {error}"),
             Self::Released { .. } => f.write_str("released"),
             Self::Connect(error) => error.fmt(f),

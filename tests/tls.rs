@@ -20,6 +20,8 @@ mod campaign;
 mod certificates;
 #[path = "tls/corners.rs"]
 mod corners;
+#[path = "tls/doors.rs"]
+mod doors;
 #[path = "tls/ends.rs"]
 mod ends;
 #[path = "tls/failures.rs"]

@@ -56,9 +56,13 @@ impl Builder {
         self
     }
 
-    /// How many descriptors the context may have at once, listeners and adopted ones included. At the bound accepting
-    /// pauses, and goes on when one closes. Default: as many as the process may open (RLIMIT_NOFILE), where the system
-    /// itself draws the line.
+    /// How many descriptors the context may have at once, listeners and adopted ones included. At the bound a connection that
+    /// has not made its first request gives way to a new one, chosen as [`max_handshakes`](Self::max_handshakes) says; the new one
+    /// is accepted in the next turn, when the other's descriptor is closed. Where there is none, accepting pauses, and goes on when
+    /// a descriptor closes.
+    ///
+    /// Default: as many as the process may open (RLIMIT_NOFILE). There the system itself draws the line, nobody gives way, and
+    /// accepting pauses.
     #[doc(alias("max connections", "fd_limit_per_thread"))]
     #[must_use]
     pub fn max_links(mut self, links: usize) -> Self {
@@ -67,7 +71,22 @@ impl Builder {
     }
 
     /// How many accepted connections may be without a complete first request, or, where they are raw and speak TLS, without a
-    /// complete handshake. Beyond it accepting pauses. Default 1,024.
+    /// complete handshake. At the bound one of them gives way to each new connection: of the address that has most of them, the one
+    /// that has been silent longest. Whoever floods a server with connections pushes out their own. Default 1,024.
+    ///
+    /// - The first 64 bits of an IPv6 address count as the address, since whoever has one has the network. All Unix sockets count
+    ///   as one address.
+    /// - Silent is who has sent nothing since: each is looked at first, and stays if something lies unread in its socket or waits
+    ///   for its turn here, unless that has saved it four times before.
+    /// - While no address has more than one, each has half a second, so that a crowd of honest clients does not push itself out.
+    ///   Accepting pauses only if nobody can give way; it looks again after a quarter of a second, and whenever a handshake is over.
+    ///
+    /// The connection that gives way is reset. A raw one hears [`CloseReason::GaveWay`](crate::CloseReason::GaveWay); of a TLS
+    /// handshake the site's first protocol hears [`TlsError::HandshakeGaveWay`](crate::tls::TlsError::HandshakeGaveWay). The log
+    /// (target `lodger::net`) warns once a minute, and names each at the level `debug`.
+    ///
+    /// Connections that are [adopted](crate::Io::adopt_http) count as well, and are never too many themselves.
+    #[doc(alias("SYN flood", "slowloris"))]
     #[must_use]
     pub fn max_handshakes(mut self, links: usize) -> Self {
         self.max_handshakes = links;

@@ -155,6 +155,7 @@ impl Core {
     fn let_go(&mut self, index: u32) {
         let Some(key) = self.links.key_at(index) else { return };
         let Some(mut link) = self.links.remove(key) else { return };
+        self.ended_links -= 1;
         if let Some(fd) = link.fd.take() {
             self.forget(fd.as_raw_fd(), index);
             if link.flags.contains(Flags::RESET) {

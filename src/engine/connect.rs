@@ -313,8 +313,7 @@ impl Core {
 
     /// Whether there is room for another link. Those that have ended leave it with the next `prepare`, and are none.
     fn is_full(&self) -> bool {
-        let ended = || self.links.iter().filter(|(_, link)| link.state == State::Ended).count();
-        self.links.len() >= self.max_links && self.links.len() - ended() >= self.max_links
+        self.links.len() - self.ended_links >= self.max_links
     }
 
     /// The addresses under way have had their time alone.

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod changes;
 pub(crate) mod conn;
 pub(crate) mod connect;
+mod doors;
 mod ending;
 pub(crate) mod link;
 mod secure;
@@ -25,6 +26,7 @@ use crate::ws::extension::Pools;
 use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
 use connect::{Asker, Connecting};
+use doors::{Doors, Room};
 pub(crate) use ending::waits_for;
 pub(crate) use link::Filled;
 use link::{Flags, Link, NO_CONN, State};
@@ -120,6 +122,20 @@ impl Budget {
     }
 }
 
+/// What accepting has brought.
+pub(crate) enum Accepted {
+    Socket {
+        socket: OwnedFd,
+        peer: Peer,
+        /// What gives way to it, where there is no room for both.
+        gives_way: Option<Key>,
+    },
+    /// Nothing waits, or there is no room.
+    Nothing,
+    /// There is going to be room by the next turn.
+    Later,
+}
+
 pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) env: Box<dyn Env>,
@@ -189,7 +205,9 @@ pub(crate) struct Core {
     /// Accepted connections by address, where they are limited.
     addresses: HashMap<IpAddr, usize>,
     /// Connections whose first request is not complete.
-    pub(crate) handshakes: usize,
+    doors: Doors,
+    /// How many links have ended and are there until the host has been told.
+    ended_links: usize,
     pub(crate) leaving: bool,
     pub(crate) date_cache: crate::http::DateCache,
 }
@@ -242,7 +260,8 @@ impl Core {
             max_handshakes,
             max_per_address: None,
             addresses: HashMap::new(),
-            handshakes: 0,
+            doors: Doors::default(),
+            ended_links: 0,
             leaving: false,
             date_cache: crate::http::DateCache::new(),
         }
@@ -415,6 +434,7 @@ impl Core {
                 self.say_end(index);
             }
         }
+        self.ended_links += 1;
         let link = self.link(index);
         link.state = State::Ended;
         let conn = link.conn;
@@ -453,20 +473,6 @@ impl Core {
     pub(crate) fn abort(&mut self, index: u32, reason: CloseReason) {
         self.link(index).flags.insert(Flags::RESET);
         self.end(index, reason);
-    }
-
-    /// The connection's first request, or its handshake if it is a raw one, is complete, or never will be.
-    pub(crate) fn left_handshake(&mut self, index: u32) {
-        let link = self.links.at_mut(index).expect("the caller found it");
-        let counted = match &mut link.role {
-            Role::Http(server) => std::mem::take(&mut server.first),
-            Role::Raw => self.conns.at_mut(link.conn).is_some_and(|conn| std::mem::take(&mut conn.counted)),
-            _ => false,
-        };
-        if counted {
-            self.handshakes -= 1;
-            self.accept_again();
-        }
     }
 
     pub(crate) fn notice(&mut self, conn: Key, notice: Notice) {
@@ -536,6 +542,7 @@ impl Core {
         let link = self.links.at_mut(index).expect("the link being served is there");
         let start = link.kept.as_ref().map_or(0, |kept| kept.len());
         let small = SMALL_RECEIVE + link.tls.as_ref().map_or(0, |tls| tls.kept().len());
+        let before = link.received;
         if buffer.len() < start + small {
             buffer.resize(start + RECEIVE, 0);
         }
@@ -556,6 +563,9 @@ impl Core {
             }
             filled
         };
+        if self.doors.len() > 0 && self.link(index).received > before {
+            self.heard_in_handshake(index);
+        }
         match filled {
             Filled::Bytes(read) => Filled::Bytes(start + read),
             nothing => {
@@ -1046,19 +1056,26 @@ impl Core {
         }
     }
 
-    /// Accepts one connection of a listener, if accepting is possible now.
-    pub(crate) fn accept(&mut self, index: u32) -> Option<(OwnedFd, Peer)> {
-        let link = self.links.at(index).map(|(_, link)| link).filter(|link| link.state == State::Open)?;
-        let handshakes = matches!(&link.role, Role::Listener(listener) if listener.has_handshakes());
-        if self.links.len() >= self.max_links || (handshakes && self.handshakes >= self.max_handshakes) {
-            self.pause_accepting(index);
-            return None;
+    /// Accepts one connection of a listener, if accepting is possible now. Once it is there, [`make_way`](Self::make_way) has to
+    /// be called.
+    pub(crate) fn accept(&mut self, index: u32) -> Accepted {
+        if self.links.at(index).is_none_or(|(_, link)| link.state != State::Open) {
+            return Accepted::Nothing;
         }
-        let link = self.links.at_mut(index)?;
-        let fd = link.fd.as_ref()?;
+        let gives_way = match self.room_for(index) {
+            Room::Free => None,
+            Room::By(key) => Some(key),
+            Room::Soon => return Accepted::Later,
+            Room::None => {
+                self.pause_accepting(index);
+                return Accepted::Nothing;
+            }
+        };
+        let link = self.links.at_mut(index).expect("just found");
+        let Some(fd) = &link.fd else { return Accepted::Nothing };
         match self.net.accept(fd.as_fd()) {
             Ok((socket, peer)) => {
-                let Role::Listener(listener) = &link.role else { return None };
+                let Role::Listener(listener) = &link.role else { return Accepted::Nothing };
                 let options = listener.options;
                 if !options.nodelay {
                     // Unix sockets have no such option, and where it fails that costs time, not correctness.
@@ -1074,7 +1091,7 @@ impl Core {
                     log::warn!(target: "lodger::net", "socket option of an accepted connection refused: {error}");
                 }
                 link.received += 1;
-                Some((socket, peer))
+                Accepted::Socket { socket, peer, gives_way }
             }
             Err(error) => {
                 // For want of descriptors or memory, or because of what a moment may mend: either way the listener stays ready.
@@ -1082,7 +1099,7 @@ impl Core {
                     log::warn!(target: "lodger::net", "accepting pauses: {error}");
                     self.pause_accepting(index);
                 }
-                None
+                Accepted::Nothing
             }
         }
     }

@@ -111,7 +111,7 @@ impl Core {
         let (conn, limit) = (link.conn, link.limits.handshake);
         if let Some(conn) = self.conns.at_mut(conn) {
             (conn.unopened, conn.counted) = (true, true);
-            self.handshakes += 1;
+            self.join_handshakes(index);
         }
         match begun {
             Ok(()) => self.arm_phase(index, limit),

@@ -175,7 +175,7 @@ impl<D> Io<D> {
             self.core.link(index).secure(tls);
         }
         self.core.join_site(index, site);
-        self.core.handshakes += 1;
+        self.core.join_handshakes(index);
         self.core.arm_phase(index, handshake);
         index
     }

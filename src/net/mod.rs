@@ -103,6 +103,15 @@ impl Net {
         }
     }
 
+    /// Whether there is something to read or to accept, or an end or an error to be told, by a look that takes nothing.
+    pub(crate) fn is_readable(&self, fd: BorrowedFd<'_>) -> bool {
+        match self {
+            Self::System => system::is_readable(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.ready(std::os::fd::AsRawFd::as_raw_fd(&fd)).is_readable(),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

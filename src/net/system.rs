@@ -14,6 +14,13 @@ pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(net::recv(fd, buffer, net::RecvFlags::empty())?.0)
 }
 
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    // Where the look fails (a signal has come, for one), nothing may be concluded from it.
+    !matches!(poll(&mut entries, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
 #[inline(always)]
 pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(net::send(fd, bytes, net::SendFlags::NOSIGNAL)?)

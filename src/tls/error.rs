@@ -110,6 +110,9 @@ pub enum TlsError {
     HandshakeIo(std::io::ErrorKind),
     /// The handshake was not complete within [`Limits::handshake`](crate::Limits::handshake).
     HandshakeTimedOut,
+    /// There was no room for a new connection, and this one gave way to it, silent before its handshake was complete
+    /// ([`Builder::max_handshakes`](crate::Builder::max_handshakes)).
+    HandshakeGaveWay,
     /// A record is longer than RFC 8446, section 5.2, allows.
     RecordOverflow,
     /// A record or message could not be decrypted, or was changed on its way.
@@ -278,6 +281,7 @@ impl fmt::Display for TlsError {
             Self::HandshakeEnded => f.write_str("the peer ended the connection within the handshake"),
             Self::HandshakeIo(kind) => write!(f, "the connection broke within the handshake: {kind}"),
             Self::HandshakeTimedOut => f.write_str("the handshake took too long"),
+            Self::HandshakeGaveWay => f.write_str("the connection gave way to a new one during the handshake"),
             Self::RecordOverflow => f.write_str("the peer sent a record that is too long"),
             Self::Undecryptable => f.write_str("what the peer sent cannot be decrypted"),
             Self::Malformed(error) => write!(f, "the peer sent a malformed message: {error:?}"),

@@ -1039,6 +1039,7 @@ fn every_error_has_a_text_that_ends_without_a_full_stop() {
         TlsError::HandshakeEnded,
         TlsError::HandshakeIo(std::io::ErrorKind::ConnectionReset),
         TlsError::HandshakeTimedOut,
+        TlsError::HandshakeGaveWay,
         TlsError::Internal(rustls::Error::FailedToGetCurrentTime),
     ];
     errors.extend((0..=255).map(|number| received(AlertDescription::from(number))));

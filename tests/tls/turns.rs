@@ -51,27 +51,6 @@ fn two_hundred_handshakes_at_once_leave_every_turn_to_those_that_are_up() {
     assert!(peers.iter_mut().all(|peer| peer.answer() == Some((200, "/up".to_owned()))));
 }
 
-#[test]
-fn beyond_max_handshakes_raw_connections_wait_until_one_is_secured_or_gone() {
-    let mut town = Town::empty();
-    town.context = town.world.builder().max_handshakes(2).build();
-    town.listen_raw(Limits::default(), Script::echo);
-    let mut silent: Vec<_> = (0..3).map(|_| town.connect()).collect();
-    let mut last = town.connect();
-    town.settle(&mut last);
-    assert_eq!(town.links(), 3);
-    // One is complete, one leaves, one is refused: each makes room.
-    town.settle(&mut silent[0]);
-    assert_eq!((silent[0].tls.is_handshaking(), town.links()), (false, 4));
-    silent[1].socket().finish();
-    town.settle(&mut last);
-    assert!(!last.tls.is_handshaking());
-    let mut fifth = town.connect();
-    silent[2].socket().send("not TLS at all");
-    town.settle(&mut fifth);
-    assert!(!fifth.tls.is_handshaking());
-}
-
 fn count(town: &Town, begin: &str) -> usize {
     town.state.log.iter().filter(|line| line.starts_with(begin)).count()
 }
