@@ -31,8 +31,11 @@ pub struct Limits {
     pub frame: Option<u64>,
     /// From how many queued bytes on `send` answers [`Flow::Full`](crate::Flow::Full), conn by conn. Default 64 KiB.
     pub send_high_water: usize,
-    /// How many bytes may wait before `send` refuses, conn by conn; one message may go beyond it, and what a call gathers
-    /// before it writes, 64 KiB at most, is not counted. Default 1 MiB.
+    /// How much may wait before `send` refuses, conn by conn: the bytes, and what they take in memory beside themselves. Small
+    /// messages are joined and take next to nothing; a [`Shared`](crate::ws::Shared) frame of more than 512 bytes counts whole for
+    /// each conn that it waits for, since that one may be the last to have it, and for some 300 bytes more. One message may go beyond
+    /// the limit; what a call gathers before it writes (64 KiB at most) is not counted, nor is what has been written of the
+    /// segment in front (64 KiB, or one message), which is let go when it has been written to its end. Default 1 MiB.
     pub send_max: usize,
     /// From accepting a connection, or from the request's head, until a decision on an upgrade has been made and sent.
     /// Default 10 s.

@@ -1,5 +1,7 @@
 //! The budgets that are counts: allocations, bytes, calls to the host, system calls, readings of the clock.
 
+#[path = "counts/held.rs"]
+mod held;
 #[cfg(any(feature = "tls-aws-lc-rs", feature = "tls-ring"))]
 #[path = "counts/secure.rs"]
 mod secure;

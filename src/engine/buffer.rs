@@ -4,6 +4,7 @@ use super::timers::{Tick, TimerId};
 use crate::ws::{Shared, mask};
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// A buffer of bytes that are used up from the front.
 #[derive(Default)]
@@ -25,14 +26,14 @@ impl Kept {
 enum Segment {
     Own(Kept),
     /// A frame that other links send too.
-    Shared(Shared, usize),
+    Shared(Arc<Vec<u8>>, usize),
 }
 
 impl Segment {
     fn rest(&self) -> &[u8] {
         match self {
             Self::Own(kept) => kept.rest(),
-            Self::Shared(frame, start) => &frame.bytes()[*start..],
+            Self::Shared(frame, start) => &frame[*start..],
         }
     }
 }
@@ -42,6 +43,8 @@ impl Segment {
 pub(crate) struct Queue {
     segments: VecDeque<Segment>,
     len: usize,
+    /// How many of the segments are shared.
+    shared: usize,
     /// When the peer last took something, or when the queue began to wait.
     pub(crate) moved: Tick,
     /// When it will have waited for too long.
@@ -54,10 +57,24 @@ const PIECES: usize = 32;
 const GATHERED: usize = 64 * 1024;
 /// A segment of our own grows to this size before a new one is begun.
 const SEGMENT: usize = 64 * 1024;
+/// A shared frame of up to so many bytes is copied behind others: its place in the queue would take about as much.
+const JOINED: usize = 512;
+/// What a shared frame is counted for beside its bytes: what the frame itself takes, its entry, that of a segment of our own behind
+/// it, and as much again, since the list of segments doubles.
+pub(crate) const SHARED_COST: usize = Shared::OVERHEAD + 4 * size_of::<Segment>();
+/// So many entries of an empty queue are kept.
+const ENTRIES: usize = 64;
 
 impl Queue {
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The memory that what waits takes beside its bytes. What is shared counts whole in every queue that it waits in: this one may
+    /// come to be the last.
+    #[inline]
+    pub(crate) fn beside(&self) -> usize {
+        self.shared * SHARED_COST
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], pool: &mut Pool) {
@@ -71,14 +88,31 @@ impl Queue {
             last.bytes.extend_from_slice(bytes);
             return;
         }
+        self.close_last();
         let mut own = pool.take();
         own.extend_from_slice(bytes);
         self.segments.push_back(Segment::Own(Kept { bytes: own, start: 0 }));
     }
 
-    pub(crate) fn push_shared(&mut self, frame: Shared, start: usize) {
-        self.len += frame.bytes().len() - start;
-        self.segments.push_back(Segment::Shared(frame, start));
+    /// Queues a frame that other links send too, without copying it, unless it is so small that this would take more memory. What
+    /// comes first is not copied even then: most often it is written in a moment, and needs no buffer.
+    pub(crate) fn push_shared(&mut self, frame: &Arc<Vec<u8>>, pool: &mut Pool) {
+        if frame.len() <= JOINED && !self.segments.is_empty() {
+            return self.push(frame, pool);
+        }
+        self.close_last();
+        self.len += frame.len();
+        self.shared += 1;
+        self.segments.push_back(Segment::Shared(Arc::clone(frame), 0));
+    }
+
+    /// Nothing more is added to the last segment: room that it has beside its bytes, having been a larger one before, is given up.
+    fn close_last(&mut self) {
+        if let Some(Segment::Own(last)) = self.segments.back_mut()
+            && last.bytes.capacity() - last.bytes.len() > last.bytes.len().max(JOINED)
+        {
+            last.bytes.shrink_to_fit();
+        }
     }
 
     /// The front of the queue as pieces for a gathered write; the count says how many there are.
@@ -104,8 +138,10 @@ impl Queue {
                 return;
             }
             bytes -= rest;
-            if let Some(Segment::Own(kept)) = self.segments.pop_front() {
-                pool.give(kept.bytes);
+            match self.segments.pop_front() {
+                Some(Segment::Own(kept)) => pool.give(kept.bytes),
+                Some(Segment::Shared(..)) => self.shared -= 1,
+                None => {}
             }
         }
     }
@@ -205,6 +241,7 @@ impl Pool {
 
     pub(crate) fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(self);
+        queue.segments.shrink_to(ENTRIES);
         if self.queues.len() < POOLED {
             self.queues.push(queue);
         }
@@ -235,12 +272,38 @@ mod tests {
         for step in 1..40 {
             let mut queue = Queue::default();
             queue.push(b"hello ", &mut pool);
-            queue.push_shared(Shared::from_bytes(b"shared".to_vec()), 2);
+            queue.push_shared(&Arc::new(b"shared".to_vec()), &mut pool);
             queue.push(b" world", &mut pool);
             queue.push(&[], &mut pool);
-            assert_eq!(queue.len(), 16);
-            assert_eq!(drain(&mut queue, step, &mut pool), b"hello ared world");
+            queue.push_shared(&Arc::new(vec![b'!'; JOINED + 1]), &mut pool);
+            assert_eq!(queue.len(), 18 + JOINED + 1);
+            assert_eq!(queue.beside(), SHARED_COST);
+            let expected = [&b"hello shared world"[..], &[b'!'; JOINED + 1]].concat();
+            assert_eq!(drain(&mut queue, step, &mut pool), expected);
+            assert_eq!(queue.beside(), 0);
         }
+    }
+
+    #[test]
+    fn small_frames_behind_the_first_are_joined() {
+        let mut pool = Pool::default();
+        let mut queue = Queue::default();
+        for _ in 0..1000 {
+            queue.push_shared(&Arc::new(b"xx".to_vec()), &mut pool);
+        }
+        assert_eq!((queue.segments.len(), queue.shared), (2, 1));
+        assert_eq!(drain(&mut queue, 7, &mut pool), [b'x'; 2000]);
+    }
+
+    #[test]
+    fn a_buffer_that_was_large_once_does_not_wait_with_little_in_it() {
+        let mut pool = Pool::default();
+        let mut queue = Queue::default();
+        pool.give(Vec::with_capacity(SEGMENT));
+        queue.push(b"x", &mut pool);
+        queue.push_shared(&Arc::new(vec![7; JOINED + 1]), &mut pool);
+        let Some(Segment::Own(first)) = queue.segments.front() else { panic!("it is copied") };
+        assert_eq!(first.bytes.capacity(), 1);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Core {
         if link.output_over() {
             return Err(SendError::Closing);
         }
-        if link.queued() > link.limits.send_max {
+        if link.is_over_send_max() {
             return Err(SendError::Overrun);
         }
         Ok(self.push(index, &[], bytes))

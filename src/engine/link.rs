@@ -234,6 +234,12 @@ impl Link {
         queue + self.tls.as_ref().map_or(0, |tls| tls.waiting())
     }
 
+    /// Whether no more may be queued: what waits, with the memory that it takes, is over its limit.
+    #[inline]
+    pub(crate) fn is_over_send_max(&self) -> bool {
+        self.queued() + self.queue.as_ref().map_or(0, |queue| queue.beside()) > self.limits.send_max
+    }
+
     /// Whether nothing more can be sent.
     #[inline]
     pub(crate) fn output_over(&self) -> bool {

@@ -672,7 +672,7 @@ impl Core {
         }
         let idle = link.queue.is_none();
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
-        queue.push_shared(frame.clone(), 0);
+        queue.push_shared(frame.bytes(), pool);
         if idle {
             self.flush_later(index);
         }
@@ -681,7 +681,8 @@ impl Core {
 
     fn flow(&mut self, index: u32) -> Flow {
         let link = self.link(index);
-        if link.queued() >= link.limits.send_high_water { Flow::Full } else { Flow::Ready }
+        let full = link.queued() >= link.limits.send_high_water || link.is_over_send_max();
+        if full { Flow::Full } else { Flow::Ready }
     }
 
     fn enqueue(&mut self, index: u32, parts: [&[u8]; 3]) {

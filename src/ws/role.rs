@@ -6,7 +6,7 @@ use super::{
     CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Outcome, Receive,
     ReceiveError, Receiver, SendPieceError, Sender, Settings, Shared, Side, encode_close, mask,
 };
-use crate::engine::buffer::Gathered;
+use crate::engine::buffer::{Gathered, SHARED_COST};
 use crate::engine::link::{Flags, Link, State};
 use crate::engine::store::Key;
 use crate::engine::timers::Tick;
@@ -41,7 +41,7 @@ bitflags::bitflags! {
 #[derive(Default)]
 struct Cold {
     /// Shared frames that wait for the end of a message sent in pieces.
-    held: Vec<Shared>,
+    held: Held,
     /// The answer to the last Ping, while the queue is too long for it.
     pong: Option<Vec<u8>>,
     /// When a Ping went out that nothing has followed yet.
@@ -52,6 +52,25 @@ struct Cold {
     active: Tick,
     /// The extension that was agreed on.
     deflated: Option<Box<Deflated>>,
+}
+
+/// Shared frames that wait for the end of a message sent in pieces.
+#[derive(Default)]
+struct Held {
+    frames: Vec<Shared>,
+    bytes: usize,
+}
+
+impl Held {
+    fn push(&mut self, frame: Shared) {
+        self.bytes += frame.bytes().len();
+        self.frames.push(frame);
+    }
+
+    /// The memory that they take beside their bytes. Each counts whole, as in a queue.
+    fn beside(&self) -> usize {
+        self.frames.len() * SHARED_COST
+    }
 }
 
 impl WebSocket {
@@ -75,7 +94,7 @@ impl WebSocket {
 
     /// Bytes of shared frames that wait for the end of a message sent in pieces.
     pub(crate) fn held(&self) -> usize {
-        self.cold.as_ref().map_or(0, |cold| cold.held.iter().map(|frame| frame.bytes().len()).sum())
+        self.cold.as_ref().map_or(0, |cold| cold.held.bytes)
     }
 
     /// Something was received; noted where a timer looks at it.
@@ -192,7 +211,7 @@ impl Core {
         if !websocket.closing.may_send() || link.output_over() {
             return Err(SendError::Closing);
         }
-        if link.queued() > link.limits.send_max {
+        if link.is_over_send_max() {
             return Err(SendError::Overrun);
         }
         Ok((index, link))
@@ -234,10 +253,11 @@ impl Core {
         let send_max = link.limits.send_max;
         let Some(websocket) = websocket(link) else { return Err(SendError::Role) };
         if websocket.sender.in_message() {
-            if queued + websocket.held() > send_max {
+            let held = &mut websocket.cold().held;
+            if queued + held.bytes + held.beside() > send_max {
                 return Err(SendError::Overrun);
             }
-            websocket.cold().held.push(frame.clone());
+            held.push(frame.clone());
             return Ok(Flow::Full);
         }
         self.message_passed(index);
@@ -258,7 +278,7 @@ impl Core {
             SendPieceError::InvalidUtf8 => SendError::InvalidUtf8,
         })?;
         let held = match &mut websocket.cold {
-            Some(cold) if last => std::mem::take(&mut cold.held),
+            Some(cold) if last => std::mem::take(&mut cold.held).frames,
             _ => Vec::new(),
         };
         self.short = Key::NONE;

@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub struct Shared(Arc<Frame>);
 
 struct Frame {
-    /// As a server sends it: not masked.
-    bytes: Vec<u8>,
+    /// As a server sends it: not masked. Shared apart from the rest, so that a queue which holds it does not hold the forms too.
+    bytes: Arc<Vec<u8>>,
     payload_at: u8,
     kind: MessageKind,
     is_uncompressed: bool,
@@ -71,9 +71,12 @@ impl Shared {
         Header { rsv, ..Header::whole(self.0.kind.opcode(), self.payload().len()) }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &Arc<Vec<u8>> {
         &self.0.bytes
     }
+
+    /// What it takes in memory beside its bytes, the counts of those who share it included.
+    pub(crate) const OVERHEAD: usize = size_of::<Frame>() + size_of::<Vec<u8>>() + 4 * size_of::<usize>();
 
     #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "without permessage-deflate all are"))]
     pub(crate) fn is_uncompressed(&self) -> bool {
@@ -85,17 +88,12 @@ impl Shared {
     pub(crate) fn forms(&self) -> &Forms {
         &self.0.forms
     }
-
-    #[cfg(test)]
-    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self::from_frame(Frame { bytes, payload_at: 0, ..Frame::new(MessageKind::Binary, 0, b"") })
-    }
 }
 
 impl Frame {
     fn new(kind: MessageKind, rsv: u8, payload: &[u8]) -> Self {
         let header = Header { rsv, ..Header::whole(kind.opcode(), payload.len()) }.encode();
-        let bytes = [header.as_bytes(), payload].concat();
+        let bytes = Arc::new([header.as_bytes(), payload].concat());
         let payload_at = header.as_bytes().len() as u8;
         Self { bytes, payload_at, kind, is_uncompressed: false, forms: Forms::default() }
     }

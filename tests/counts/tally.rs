@@ -110,6 +110,15 @@ pub(crate) struct Counted {
     pub(crate) bytes: i64,
 }
 
+impl Counted {
+    /// Sleeps, and serves what is ready, and what is due.
+    pub(crate) fn wait<D>(&mut self, wait: lodger::Wait, context: &mut Context<D>, data: &mut D) {
+        self.array.wait(wait).expect("poll(2) works");
+        while self.array.serve(context, data).is_some() {}
+        context.service_timeouts(data);
+    }
+}
+
 impl Host for Counted {
     fn add(&mut self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         self.calls += 1;
@@ -186,9 +195,7 @@ impl Server {
     pub(crate) fn turn(&mut self) {
         self.turns += 1;
         let wait = self.context.prepare(&mut self.host).sooner(Duration::from_millis(2).into());
-        self.host.array.wait(wait).expect("poll(2) works");
-        while self.host.array.serve(&mut self.context, &mut ()).is_some() {}
-        self.context.service_timeouts(&mut ());
+        self.host.wait(wait, &mut self.context, &mut ());
     }
 
     pub(crate) fn connect(&mut self) -> Client {
