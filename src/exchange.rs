@@ -8,7 +8,8 @@ use crate::http::{Fields, Request, Response, StatusCode};
 use crate::http1::body::{BodyError, Decoder, Step};
 use crate::http1::encode::Asked;
 use crate::http1::head::{self, Framing, Head};
-use crate::http1::role::{Output, Phase};
+use crate::http1::role::{Output, Phase, error_response};
+use crate::memory;
 use crate::net::Peer;
 use crate::role::Role;
 use crate::ws;
@@ -211,8 +212,9 @@ impl<D> Context<D> {
             (Decision::Respond(response), _) => self.answer(index, response),
             (Decision::Later, _) => {
                 let core = &mut self.io.core;
+                let Ok(bytes) = memory::copy(bytes) else { return core.out_of_memory(index) };
                 if let Some(server) = core.server(index) {
-                    server.head = bytes.to_owned();
+                    server.head = bytes;
                     server.phase = Phase::Deciding;
                 }
                 let handshake = core.limits(index).handshake;
@@ -448,6 +450,7 @@ impl<D> Context<D> {
     fn content_malformed(&mut self, index: u32, error: BodyError) {
         let reason = match error {
             BodyError::TooLarge => CloseReason::ContentTooLarge,
+            BodyError::OutOfMemory => CloseReason::OutOfMemory,
             _ => CloseReason::Content,
         };
         self.io.core.set_reason(index, reason);
@@ -500,11 +503,6 @@ impl<D> Context<D> {
             }
         }
     }
-}
-
-/// A short page that says what went wrong.
-fn error_response(status: StatusCode) -> Response {
-    Response::text(format!("{status}\n")).status(status)
 }
 
 fn handshake_refusal(error: handshake::HandshakeError) -> Response {

@@ -221,6 +221,9 @@ pub enum CloseReason {
     Protocol(ProtocolError),
     /// The peer sent a frame or a message over the limit, and was told with 1009.
     TooLarge,
+    /// The system had no memory for what the peer sent, or for what was to be sent to it. A WebSocket's peer was told with 1009,
+    /// where it is a message that found no room, a client of HTTP with 503, where there was no response yet.
+    OutOfMemory,
     /// The content of a request broke RFC 9112.
     Content,
     /// The content of a request is over [`Limits::content`](crate::Limits::content); the answer was 413.
@@ -296,7 +299,7 @@ impl CloseReason {
                 matches!(code.get(), 1001 | 1005 | 1006 | 1011 | 1012 | 1013 | 1014)
             }
             Self::Handshake { by: By::Peer, code: None, .. } => true,
-            Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) => true,
+            Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) | Self::OutOfMemory => true,
             Self::Exchange(error) => error.is_transient(),
             #[cfg(feature = "tls")]
             Self::Tls(error) => matches!(error, TlsError::Truncated),
@@ -351,6 +354,7 @@ impl fmt::Display for CloseReason {
             Self::Io(error) => write!(f, "reading or writing failed: {error}"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::TooLarge => f.write_str("message over the limit"),
+            Self::OutOfMemory => f.write_str("out of memory"),
             Self::Content => f.write_str("content malformed or cut short"),
             Self::ContentTooLarge => f.write_str("content over the limit"),
             Self::File(error) => write!(f, "file cannot be sent: {error}"),

@@ -121,6 +121,7 @@ mod http1;
 mod ids;
 mod io;
 pub mod limits;
+mod memory;
 mod net;
 pub mod raw;
 pub mod remote;

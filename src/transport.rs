@@ -3,6 +3,8 @@
 
 #![cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS there is no transport"))]
 
+use crate::memory::{self, OutOfMemory};
+
 #[cfg(feature = "tls")]
 pub(crate) use crate::tls::{Server, TlsError, transport::Tls};
 #[cfg(not(feature = "tls"))]
@@ -43,6 +45,13 @@ impl Records {
 
     pub(crate) fn clear(&mut self) {
         self.length = 0;
+    }
+
+    /// Makes sure of memory for `length` bytes, encrypted: each record of the shortest that are full has some thirty more.
+    pub(crate) fn reserve(&mut self, length: usize) -> Result<(), OutOfMemory> {
+        let end = self.length + length + length / 32 + 1024;
+        let more = end.saturating_sub(self.bytes.len());
+        memory::reserve(&mut self.bytes, more)
     }
 
     /// Room for `length` bytes behind those that are there.

@@ -585,6 +585,7 @@ fn redirected(mut request: ClientRequest, status: StatusCode, same_server: bool)
 fn fault(error: &BodyError) -> ExchangeError {
     match error {
         BodyError::TooLarge => ExchangeError::ContentTooLarge,
+        BodyError::OutOfMemory => ExchangeError::OutOfMemory,
         _ => ExchangeError::Content,
     }
 }

@@ -147,6 +147,8 @@ pub enum ExchangeError {
     Content,
     /// The content of the response is over [`Limits::content`](crate::Limits::content).
     ContentTooLarge,
+    /// The system has no memory for the trailer fields of the response.
+    OutOfMemory,
     /// The connection ended before the response was complete (RFC 9112, section 8).
     Truncated,
     /// Bytes came that belong to no response.
@@ -288,6 +290,7 @@ impl fmt::Display for ExchangeError {
             Self::Interim => f.write_str("the server sends one interim response after another"),
             Self::Content => f.write_str("the chunks of the response are malformed"),
             Self::ContentTooLarge => f.write_str("the content of the response is over the limit"),
+            Self::OutOfMemory => f.write_str("no memory for the trailer fields"),
             Self::Truncated => f.write_str("the connection ended before the response was complete"),
             Self::Unsolicited => f.write_str("the server sent what nobody asked for"),
             Self::Redirect(error) => write!(f, "a redirect was not followed: {error}"),
@@ -300,9 +303,12 @@ impl std::error::Error for ExchangeError {
         match self {
             Self::Head(error) => Some(error),
             Self::Redirect(error) => Some(error),
-            Self::Interim | Self::Content | Self::ContentTooLarge | Self::Truncated | Self::Unsolicited => {
-                None
-            }
+            Self::Interim
+            | Self::Content
+            | Self::ContentTooLarge
+            | Self::OutOfMemory
+            | Self::Truncated
+            | Self::Unsolicited => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What waits to be sent on a link, and the spare buffers that all links share.
 
 use super::timers::{Tick, TimerId};
+use crate::memory::{self, OutOfMemory};
 use crate::ws::{Shared, mask};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -77,26 +78,34 @@ impl Queue {
         self.shared * SHARED_COST
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8], pool: &mut Pool) {
+    /// Queues bytes behind the others: all of them, or none if there is no memory for them.
+    pub(crate) fn push(&mut self, bytes: &[u8], pool: &mut Pool) -> Result<(), OutOfMemory> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
-        self.len += bytes.len();
         if let Some(Segment::Own(last)) = self.segments.back_mut()
             && last.bytes.len() + bytes.len() <= SEGMENT.max(last.bytes.capacity())
         {
+            memory::reserve(&mut last.bytes, bytes.len())?;
             last.bytes.extend_from_slice(bytes);
-            return;
+        } else {
+            self.close_last();
+            let mut own = pool.take();
+            memory::reserve(&mut own, bytes.len())?;
+            own.extend_from_slice(bytes);
+            self.segments.push_back(Segment::Own(Kept { bytes: own, start: 0 }));
         }
-        self.close_last();
-        let mut own = pool.take();
-        own.extend_from_slice(bytes);
-        self.segments.push_back(Segment::Own(Kept { bytes: own, start: 0 }));
+        self.len += bytes.len();
+        Ok(())
     }
 
     /// Queues a frame that other links send too, without copying it, unless it is so small that this would take more memory. What
     /// comes first is not copied even then: most often it is written in a moment, and needs no buffer.
-    pub(crate) fn push_shared(&mut self, frame: &Arc<Vec<u8>>, pool: &mut Pool) {
+    pub(crate) fn push_shared(
+        &mut self,
+        frame: &Arc<Vec<u8>>,
+        pool: &mut Pool,
+    ) -> Result<(), OutOfMemory> {
         if frame.len() <= JOINED && !self.segments.is_empty() {
             return self.push(frame, pool);
         }
@@ -104,6 +113,7 @@ impl Queue {
         self.len += frame.len();
         self.shared += 1;
         self.segments.push_back(Segment::Shared(Arc::clone(frame), 0));
+        Ok(())
     }
 
     /// Nothing more is added to the last segment: room that it has beside its bytes, having been a larger one before, is given up.
@@ -271,11 +281,11 @@ mod tests {
         let mut pool = Pool::default();
         for step in 1..40 {
             let mut queue = Queue::default();
-            queue.push(b"hello ", &mut pool);
-            queue.push_shared(&Arc::new(b"shared".to_vec()), &mut pool);
-            queue.push(b" world", &mut pool);
-            queue.push(&[], &mut pool);
-            queue.push_shared(&Arc::new(vec![b'!'; JOINED + 1]), &mut pool);
+            queue.push(b"hello ", &mut pool).unwrap();
+            queue.push_shared(&Arc::new(b"shared".to_vec()), &mut pool).unwrap();
+            queue.push(b" world", &mut pool).unwrap();
+            queue.push(&[], &mut pool).unwrap();
+            queue.push_shared(&Arc::new(vec![b'!'; JOINED + 1]), &mut pool).unwrap();
             assert_eq!(queue.len(), 18 + JOINED + 1);
             assert_eq!(queue.beside(), SHARED_COST);
             let expected = [&b"hello shared world"[..], &[b'!'; JOINED + 1]].concat();
@@ -289,7 +299,7 @@ mod tests {
         let mut pool = Pool::default();
         let mut queue = Queue::default();
         for _ in 0..1000 {
-            queue.push_shared(&Arc::new(b"xx".to_vec()), &mut pool);
+            queue.push_shared(&Arc::new(b"xx".to_vec()), &mut pool).unwrap();
         }
         assert_eq!((queue.segments.len(), queue.shared), (2, 1));
         assert_eq!(drain(&mut queue, 7, &mut pool), [b'x'; 2000]);
@@ -300,8 +310,8 @@ mod tests {
         let mut pool = Pool::default();
         let mut queue = Queue::default();
         pool.give(Vec::with_capacity(SEGMENT));
-        queue.push(b"x", &mut pool);
-        queue.push_shared(&Arc::new(vec![7; JOINED + 1]), &mut pool);
+        queue.push(b"x", &mut pool).unwrap();
+        queue.push_shared(&Arc::new(vec![7; JOINED + 1]), &mut pool).unwrap();
         let Some(Segment::Own(first)) = queue.segments.front() else { panic!("it is copied") };
         assert_eq!(first.bytes.capacity(), 1);
     }
@@ -310,7 +320,7 @@ mod tests {
     fn emptied_buffers_are_used_again() {
         let mut pool = Pool::default();
         let mut queue = pool.take_queue();
-        queue.push(&[7; 1000], &mut pool);
+        queue.push(&[7; 1000], &mut pool).unwrap();
         pool.give_queue(queue);
         assert_eq!(pool.buffers.len(), 1);
         assert!(pool.take().capacity() >= 1000);

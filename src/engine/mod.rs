@@ -16,12 +16,16 @@ pub(crate) mod timers;
 use crate::env::{Env, Randomness};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
+use crate::http::StatusCode;
+use crate::http1::role::error_response;
 use crate::ids::{ConnId, Origin};
+use crate::memory;
 use crate::net::{self, Net, Peer};
 use crate::resolve::{Found, LookupId, ResolveError, Resolver};
 use crate::role::Role;
 use crate::site::Policy;
 use crate::transport::TlsError;
+use crate::ws::ReceiveError;
 use crate::ws::extension::Pools;
 use buffer::{Gathered, Kept, Pool};
 use conn::{Conn, NO_LINK, NO_PROTOCOL};
@@ -544,6 +548,11 @@ impl Core {
         let small = SMALL_RECEIVE + link.tls.as_ref().map_or(0, |tls| tls.kept().len());
         let before = link.received;
         if buffer.len() < start + small {
+            let more = start + RECEIVE - buffer.len();
+            if memory::reserve_exact(buffer, more).is_err() {
+                self.out_of_memory(index);
+                return Filled::Nothing;
+            }
             buffer.resize(start + RECEIVE, 0);
         }
         if let Some(kept) = link.kept.take() {
@@ -586,6 +595,9 @@ impl Core {
     pub(crate) fn keep(&mut self, index: u32, rest: &[u8]) {
         if !rest.is_empty() {
             let mut bytes = self.pool.take();
+            if memory::reserve(&mut bytes, rest.len()).is_err() {
+                return self.out_of_memory(index);
+            }
             bytes.extend_from_slice(rest);
             self.link(index).kept = Some(Box::new(Kept { bytes, start: 0 }));
         }
@@ -672,8 +684,9 @@ impl Core {
         }
         let idle = link.queue.is_none();
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
-        queue.push_shared(frame.bytes(), pool);
-        if idle {
+        if queue.push_shared(frame.bytes(), pool).is_err() {
+            self.output_lost(index, frame.bytes().len());
+        } else if idle {
             self.flush_later(index);
         }
         self.flow(index)
@@ -701,8 +714,41 @@ impl Core {
         let pool = &mut self.pool;
         let link = self.links.at_mut(index).expect("the caller found it");
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
-        for part in parts {
-            queue.push(part, pool);
+        let before = queue.len();
+        if parts.iter().try_for_each(|part| queue.push(part, pool)).is_err() {
+            let all: usize = parts.iter().map(|part| part.len()).sum();
+            let lost = all - (queue.len() - before);
+            self.output_lost(index, lost);
+        }
+    }
+
+    /// There was no memory to queue so many bytes: what follows them must not be sent either.
+    #[cold]
+    pub(crate) fn output_lost(&mut self, index: u32, lost: usize) {
+        log::warn!(target: "lodger::memory", "out of memory: a connection is reset");
+        let conn = self.link(index).conn;
+        if let Some(conn) = self.conns.at_mut(conn) {
+            conn.cold().lost += lost;
+            conn.set_reason(CloseReason::OutOfMemory);
+        }
+        self.abort(index, CloseReason::OutOfMemory);
+    }
+
+    /// There is no memory for what a peer has sent: its link ends, and it is told so, where that is possible.
+    #[cold]
+    pub(crate) fn out_of_memory(&mut self, index: u32) {
+        log::warn!(target: "lodger::memory", "out of memory: a connection ends");
+        let link = self.link(index);
+        if link.state != State::Open {
+            return self.end(index, CloseReason::Closed);
+        }
+        match &link.role {
+            Role::WebSocket(_) => self.fail_websocket(index, ReceiveError::OutOfMemory),
+            Role::Http(_) => {
+                self.set_reason(index, CloseReason::OutOfMemory);
+                self.refuse(index, error_response(StatusCode::SERVICE_UNAVAILABLE));
+            }
+            _ => self.end(index, CloseReason::OutOfMemory),
         }
     }
 

@@ -4,6 +4,7 @@ use super::link::{Filled, Flags, NO_CONN, State};
 use super::store::Key;
 use super::{Core, FailedHandshake, SMALL_RECEIVE};
 use crate::handler::CloseReason;
+use crate::memory;
 use crate::role::Role;
 use crate::transport::{Hello, Server, Step, Tls, TlsError};
 use std::os::fd::AsFd;
@@ -83,6 +84,12 @@ impl Core {
         // What comes out is never longer than what goes in.
         let length = plain.len().min(kept + if small { SMALL_RECEIVE } else { RECEIVE });
         if input.len() < length {
+            let more = length - input.len();
+            if memory::reserve_exact(&mut input, more).is_err() {
+                self.buffers.input = input;
+                self.out_of_memory(index);
+                return Filled::Nothing;
+            }
             input.resize(length, 0);
         }
         input[..kept].copy_from_slice(front);
@@ -224,6 +231,11 @@ impl Core {
     }
 
     fn encrypt(&mut self, index: u32, parts: [&[u8]; 3]) -> bool {
+        let all = parts.iter().map(|part| part.len()).sum();
+        if self.buffers.output.reserve(all).is_err() {
+            self.output_lost(index, all);
+            return false;
+        }
         let link = self.links.at_mut(index).expect("the caller found it");
         let Some(tls) = &mut link.tls else { return false };
         match tls.encrypt(&parts, &mut self.buffers.joined, &mut self.buffers.output) {

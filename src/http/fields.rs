@@ -1,6 +1,7 @@
 //! Fields that are owned: those of a response, and the trailer fields of a request (RFC 9110, sections 5 and 6.5).
 
 use super::chars::{is_field_value, is_token};
+use crate::memory::{self, OutOfMemory};
 use std::fmt;
 
 /// A list of fields, in the order in which they came. Names are compared without regard to case (RFC 9110, section 5.1).
@@ -46,6 +47,12 @@ impl Fields {
         }
         self.append(name, value);
         Ok(())
+    }
+
+    /// Makes room for a field whose line has so many bytes, without its end.
+    pub(crate) fn reserve(&mut self, line: usize) -> Result<(), OutOfMemory> {
+        // A space behind the colon, and the end of the line.
+        memory::reserve(&mut self.lines, line + 3)
     }
 
     fn append(&mut self, name: &str, value: &[u8]) {

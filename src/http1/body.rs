@@ -6,6 +6,7 @@
 use super::head::Framing;
 use crate::http::{Fields, StatusCode, is_forbidden_trailer, is_token};
 use crate::limits::Limits;
+use crate::memory;
 use std::fmt;
 
 /// The longest line that tells a chunk's size, with its extensions.
@@ -306,6 +307,7 @@ impl Trailers {
 
     fn keep(&mut self, part: &[u8]) -> Result<(), BodyError> {
         self.bytes = self.bytes.checked_sub(part.len()).ok_or(BodyError::TrailersTooLong)?;
+        memory::reserve(&mut self.partial, part.len()).map_err(|_| BodyError::OutOfMemory)?;
         self.partial.extend_from_slice(part);
         Ok(())
     }
@@ -334,6 +336,7 @@ impl Trailers {
         let name = std::str::from_utf8(&line[..colon]).map_err(|_| BodyError::Trailer)?;
         let mut checked = Fields::new();
         let fields = if is_forbidden_trailer(name) { &mut checked } else { &mut self.fields };
+        fields.reserve(line.len()).map_err(|_| BodyError::OutOfMemory)?;
         fields.push(name, &line[colon + 1..]).map_err(|_| BodyError::Trailer)?;
         Ok(false)
     }
@@ -359,6 +362,8 @@ pub(crate) enum BodyError {
     TrailersTooLong,
     /// The connection ended before the content did (RFC 9112, section 8).
     Truncated,
+    /// The system has no memory for the trailer fields.
+    OutOfMemory,
 }
 
 impl BodyError {
@@ -367,6 +372,7 @@ impl BodyError {
         match self {
             Self::TooLarge => StatusCode::CONTENT_TOO_LARGE,
             Self::TrailersTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::OutOfMemory => StatusCode::SERVICE_UNAVAILABLE,
             Self::ChunkSize
             | Self::ChunkEnd
             | Self::Extension
@@ -388,6 +394,7 @@ impl fmt::Display for BodyError {
             Self::Trailer => "malformed trailer field",
             Self::TrailersTooLong => "too many or too long trailer fields",
             Self::Truncated => "connection ended before the content did",
+            Self::OutOfMemory => "no memory for the trailer fields",
         })
     }
 }

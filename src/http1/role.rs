@@ -8,7 +8,7 @@ use crate::engine::store::Key;
 use crate::engine::timers::Tick;
 use crate::error::SendError;
 use crate::handler::{CloseReason, Flow};
-use crate::http::{Body, Fields, Response, ResponseError};
+use crate::http::{Body, Fields, Response, ResponseError, StatusCode};
 use crate::net;
 use crate::role::Role;
 use crate::ws::handshake::AcceptKey;
@@ -55,6 +55,11 @@ pub(crate) enum Phase {
     Deciding,
     /// The head is through: content comes, a response goes.
     Exchange,
+}
+
+/// A short page that says what went wrong.
+pub(crate) fn error_response(status: StatusCode) -> Response {
+    Response::text(format!("{status}\n")).status(status)
 }
 
 /// How far the response is.

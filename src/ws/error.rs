@@ -1,6 +1,7 @@
 //! What can be wrong with what a peer sent, and with what the application wants to send.
 
 use super::CloseCode;
+use crate::memory::OutOfMemory;
 use std::fmt;
 
 /// How the peer broke RFC 6455. Every variant fails the connection (section 7.1.7).
@@ -99,11 +100,14 @@ impl std::error::Error for TooLarge {}
 
 /// Why [`Receiver::next`](super::Receiver::next) gave up. The connection has to be failed (section 7.1.7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum ReceiveError {
     /// The peer broke the protocol.
     Protocol(ProtocolError),
     /// The peer kept to the protocol, but sends more than is allowed.
     TooLarge(TooLarge),
+    /// The system has no memory for the message. What was kept of it is let go.
+    OutOfMemory,
 }
 
 impl ReceiveError {
@@ -111,7 +115,8 @@ impl ReceiveError {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::Protocol(error) => error.close_code(),
-            Self::TooLarge(_) => CloseCode::TOO_BIG,
+            // It is too big for what is left, whatever is allowed.
+            Self::TooLarge(_) | Self::OutOfMemory => CloseCode::TOO_BIG,
         }
     }
 }
@@ -128,11 +133,18 @@ impl From<TooLarge> for ReceiveError {
     }
 }
 
+impl From<OutOfMemory> for ReceiveError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Protocol(error) => error.fmt(f),
             Self::TooLarge(error) => error.fmt(f),
+            Self::OutOfMemory => f.write_str("no memory for the message"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::frame::{FIN, Header, MASK, Opcode, Side};
 use super::utf8::{self, Utf8};
 use super::{CloseFrame, Event, Message, MessageKind, Piece, ProtocolError, ReceiveError, TooLarge, mask};
+use crate::memory;
 use std::ops::Range;
 
 /// How messages are handed out.
@@ -209,7 +210,7 @@ impl Receiver {
             && let Some(frame) = message.frame
         {
             let step = match message.encoded {
-                None => message.take_payload(frame, input)?,
+                None => message.take_payload(frame, input, settings.max_message)?,
                 Some(_) => message.take_encoded(frame, input, settings.max_message, extension)?,
             };
             // Pieces leave nothing behind that the event could borrow.
@@ -297,7 +298,7 @@ pub(super) trait Incoming<'a> {
     const RSV: u8;
 
     /// Takes what comes next of a message's payload; `last` says that the message ends with `input`.
-    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError>;
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ReceiveError>;
 
     /// Whether it has made as much as it may for now.
     fn is_exhausted(&self) -> bool {
@@ -331,7 +332,7 @@ pub(super) enum Next {
 impl Incoming<'_> for () {
     const RSV: u8 = 0;
 
-    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError> {
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ReceiveError> {
         Ok(Decoded { used: input.len(), next: if last { Next::Nothing } else { Next::Input } })
     }
 
@@ -514,8 +515,13 @@ impl Partial {
         }
     }
 
-    /// Takes what `input` has of the payload of `frame`, the one under way.
-    fn take_payload(&mut self, mut frame: Frame, input: &mut [u8]) -> Result<Step, ProtocolError> {
+    /// Takes what `input` has of the payload of `frame`, the one under way. A message that is kept may have `limit` bytes.
+    fn take_payload(
+        &mut self,
+        mut frame: Frame,
+        input: &mut [u8],
+        limit: usize,
+    ) -> Result<Step, ReceiveError> {
         let used =
             usize::try_from(frame.remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
         if used == 0 && frame.remaining > 0 {
@@ -531,10 +537,10 @@ impl Partial {
         self.complete = frame.is_final && frame.remaining == 0;
 
         // More frames may follow one that is not the last; what they will announce is not known.
-        let total = if frame.is_final { self.size } else { u64::MAX };
+        let total = if frame.is_final { self.size } else { limit as u64 };
         self.content.append(payload, &mut self.utf8, total)?;
         if self.complete && !self.utf8.is_complete() {
-            return Err(ProtocolError::InvalidUtf8);
+            return Err(ProtocolError::InvalidUtf8.into());
         }
         Ok(match self.content {
             Content::Pieces(kind) if used > 0 || self.first || self.complete => {
@@ -659,17 +665,23 @@ impl Content {
     }
 
     /// Validates `payload` and keeps it, as far as that is to be done. `total` is what the message can have at most.
-    fn append(&mut self, payload: &[u8], utf8: &mut Utf8, total: u64) -> Result<(), ProtocolError> {
+    fn append(&mut self, payload: &[u8], utf8: &mut Utf8, total: u64) -> Result<(), ReceiveError> {
         match self {
             Self::Text(text) => {
                 let valid = utf8.feed(payload)?;
                 let coming = valid.completed.map_or(0, char::len_utf8) + valid.text.len();
-                text.reserve_exact(growth(text.len(), text.capacity(), coming, total));
+                match growth(text.len(), text.capacity(), coming, total) {
+                    0 => {}
+                    more => memory::reserve_text(text, more)?,
+                }
                 text.extend(valid.completed);
                 text.push_str(valid.text);
             }
             Self::Binary(bytes) => {
-                bytes.reserve_exact(growth(bytes.len(), bytes.capacity(), payload.len(), total));
+                match growth(bytes.len(), bytes.capacity(), payload.len(), total) {
+                    0 => {}
+                    more => memory::reserve_exact(bytes, more)?,
+                }
                 bytes.extend_from_slice(payload);
             }
             Self::Pieces(MessageKind::Text) => {

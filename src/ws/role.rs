@@ -14,6 +14,7 @@ use crate::engine::{Core, DIRECT};
 use crate::error::SendError;
 use crate::handler::{By, CloseReason, Flow, Timeout};
 use crate::limits::Limits;
+use crate::memory;
 use crate::role::Role;
 
 pub(crate) struct WebSocket {
@@ -364,6 +365,10 @@ impl Core {
         }
         // The payload is the caller's, and stays as it is.
         let mut masked = self.pool.take();
+        if memory::reserve(&mut masked, payload.len()).is_err() {
+            self.output_lost(index, head.as_bytes().len() + payload.len());
+            return Flow::Full;
+        }
         mask::apply_copy(key, payload, &mut masked);
         let flow = self.push(index, head.as_bytes(), &masked);
         self.pool.give(masked);
@@ -439,6 +444,7 @@ impl Core {
         let reason = match error {
             ReceiveError::Protocol(error) => CloseReason::Protocol(error),
             ReceiveError::TooLarge(_) => CloseReason::TooLarge,
+            ReceiveError::OutOfMemory => CloseReason::OutOfMemory,
         };
         let text = error.to_string();
         self.set_reason(index, reason);

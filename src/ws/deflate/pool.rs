@@ -115,6 +115,11 @@ impl Decompressors {
         }
     }
 
+    /// Whether the next one has to be made.
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+
     /// Frees all that is idle.
     pub fn clear(&mut self) {
         self.idle = Vec::new();

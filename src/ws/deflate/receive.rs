@@ -2,7 +2,8 @@
 
 use super::{Decompressor, Decompressors, Parameters, RSV, Step};
 use crate::ws::receive::{Decoded, Incoming, Next, Spare};
-use crate::ws::{Event, ProtocolError, ReceiveError, Receiver, Settings, Side};
+use crate::memory;
+use crate::ws::{Event, ReceiveError, Receiver, Settings, Side};
 
 /// What a connection needs to decompress what it receives. It has a decompressor of its own only with context takeover, and
 /// while a compressed message is under way.
@@ -57,7 +58,7 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// As for [`next`](Self::next); in addition [`ProtocolError::InvalidDeflate`] for a message that is not what a compressor
+    /// As for [`next`](Self::next); in addition [`ProtocolError::InvalidDeflate`](crate::ws::ProtocolError::InvalidDeflate) for a message that is not what a compressor
     /// makes.
     #[inline]
     pub fn next_inflated<'a>(
@@ -99,8 +100,16 @@ struct Inflating<'a, 'b> {
 impl<'a> Incoming<'a> for Inflating<'a, '_> {
     const RSV: u8 = RSV;
 
-    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ProtocolError> {
-        let decompressor = self.inflater.decompressor.get_or_insert_with(|| self.pool.take());
+    fn decode(&mut self, input: &[u8], last: bool) -> Result<Decoded, ReceiveError> {
+        let decompressor = match &mut self.inflater.decompressor {
+            Some(decompressor) => decompressor,
+            none => {
+                if self.pool.is_empty() {
+                    memory::has(Decompressor::MEMORY)?;
+                }
+                none.insert(self.pool.take())
+            }
+        };
         let progress = decompressor.decompress(input, last, self.pool.output())?;
         self.written = progress.written;
         *self.allowance = self.allowance.saturating_sub(progress.written);
