@@ -221,6 +221,10 @@ pub enum CloseReason {
     Protocol(ProtocolError),
     /// The peer sent a frame or a message over the limit, and was told with 1009.
     TooLarge,
+    /// Unfinished messages of all connections together held more than
+    /// [`Builder::max_unfinished`](crate::Builder::max_unfinished), and the one that was under way here had moved least for what it
+    /// held. The peer was told with 1013.
+    MessageGaveWay,
     /// The system had no memory for what the peer sent, or for what was to be sent to it. A WebSocket's peer was told with 1009,
     /// where it is a message that found no room, a client of HTTP with 503, where there was no response yet.
     OutOfMemory,
@@ -299,7 +303,9 @@ impl CloseReason {
                 matches!(code.get(), 1001 | 1005 | 1006 | 1011 | 1012 | 1013 | 1014)
             }
             Self::Handshake { by: By::Peer, code: None, .. } => true,
-            Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) | Self::OutOfMemory => true,
+            Self::PeerEnded | Self::Io(_) | Self::TimedOut(_) | Self::MessageGaveWay | Self::OutOfMemory => {
+                true
+            }
             Self::Exchange(error) => error.is_transient(),
             #[cfg(feature = "tls")]
             Self::Tls(error) => matches!(error, TlsError::Truncated),
@@ -325,6 +331,8 @@ pub enum Timeout {
     Handshake,
     /// `body_stall`: the content of a request, or of a response, stopped coming.
     BodyStall,
+    /// `message_stall`: a WebSocket message began and stopped coming.
+    MessageStall,
     /// `response`: a server has not answered.
     Response,
     /// `write_stall`: the peer takes nothing.
@@ -354,6 +362,7 @@ impl fmt::Display for CloseReason {
             Self::Io(error) => write!(f, "reading or writing failed: {error}"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::TooLarge => f.write_str("message over the limit"),
+            Self::MessageGaveWay => f.write_str("an unfinished message gave way to others"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Content => f.write_str("content malformed or cut short"),
             Self::ContentTooLarge => f.write_str("content over the limit"),

@@ -330,6 +330,12 @@ impl<D> Io<D> {
         sent
     }
 
+    /// How many bytes WebSocket messages hold that have begun and are not complete, those of all connections together, as of the
+    /// last read of each ([`Builder::max_unfinished`](crate::Builder::max_unfinished)).
+    pub fn unfinished(&self) -> usize {
+        self.core.unfinished.held
+    }
+
     // Compressed messages.
 
     /// permessage-deflate in all connections. Looks at each of them.

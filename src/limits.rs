@@ -44,6 +44,10 @@ pub struct Limits {
     pub head_time: Duration,
     /// The content of a request: the longest time without a byte. Default 30 s.
     pub body_stall: Duration,
+    /// A WebSocket message that has begun and is not complete: the longest time without a byte of it, also where it is received in
+    /// pieces; Pings, and frames without payload, are none. Beyond it the peer gets Close 1008. It stands still while reading is
+    /// paused. Default 30 s, as `body_stall`: what is held for the message waits for nobody.
+    pub message_stall: Duration,
     /// A client's request: how long after the last of it the head of the response may take. Default 60 s.
     pub response: Duration,
     /// How long an HTTP connection without a request is kept, a client's too. Default 60 s.
@@ -74,6 +78,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             body_stall: Duration::from_secs(30),
+            message_stall: Duration::from_secs(30),
             response: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
             closing: Duration::from_secs(5),

@@ -21,6 +21,7 @@ pub struct Builder {
     max_per_address: Option<usize>,
     resolver: Box<dyn Resolver>,
     pools: Pools,
+    max_unfinished: usize,
 }
 
 impl Builder {
@@ -102,6 +103,18 @@ impl Builder {
         self
     }
 
+    /// How many bytes the WebSocket messages that have begun and are not complete may hold, those of all connections together: what
+    /// has come of them, the room for what comes next, and the decompressors that they have for themselves. When they hold more, the
+    /// message gives way that has moved least for what it holds, in the last seconds of its time; the newest is not that one. Its peer
+    /// gets Close 1013, its handler hears [`CloseReason::GaveWay`](crate::CloseReason::GaveWay). Content of HTTP is not meant: it is handed
+    /// over in pieces and not kept. Default 256 MiB: sixteen messages of the length that
+    /// [`Limits::message`](crate::Limits::message) allows. Give it more where more messages of such a length come at once.
+    #[must_use]
+    pub fn max_unfinished(mut self, bytes: usize) -> Self {
+        self.max_unfinished = bytes;
+        self
+    }
+
     /// How many bytes the compressors and decompressors of connections with permessage-deflate may come to take, where they keep
     /// them for context takeover. Beyond it new connections have no context takeover, and share what all share. Default 64 MiB.
     #[cfg(feature = "deflate")]
@@ -118,6 +131,7 @@ impl Builder {
         core.max_per_address = self.max_per_address;
         core.resolver = Some(self.resolver);
         core.pools = self.pools;
+        core.unfinished.most = self.max_unfinished;
         Context {
             io: Io::new(core),
             handlers: Handlers { pages: Vec::new() },
@@ -150,6 +164,7 @@ impl Context {
             max_per_address: None,
             resolver: Box::new(SystemResolver::new()),
             pools: Pools::default(),
+            max_unfinished: crate::engine::unfinished::MOST,
         }
     }
 }

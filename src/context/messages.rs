@@ -37,6 +37,7 @@ impl<D> Context<D> {
         self.io.core.short = if short { key } else { Key::NONE };
         // Out of its place while handlers run: an event may borrow from it, and handlers get everything else.
         let (reading, settings) = self.io.core.take_reading(index, *budget);
+        let was_unfinished = reading.receiver().in_message();
         let mut cx = Cx::new(data, &mut self.io, key);
         let (handler, spare) = (&mut **handler, &mut self.spare);
         let (used, next, reading) = match reading {
@@ -57,7 +58,7 @@ impl<D> Context<D> {
             }
         };
         self.running = NO_CONN;
-        self.io.core.put_reading(index, reading);
+        self.io.core.put_reading(index, reading, was_unfinished);
         (used, next)
     }
 
@@ -65,6 +66,7 @@ impl<D> Context<D> {
     #[cold]
     fn await_close(&mut self, index: u32, input: &mut [u8], budget: &mut u32) -> (usize, Next) {
         let (reading, settings) = self.io.core.take_reading(index, *budget);
+        let was_unfinished = reading.receiver().in_message();
         let (core, spare) = (&mut self.io.core, &mut self.spare);
         let (used, next, reading) = match reading {
             Reading::Plain(mut receiver) => {
@@ -77,7 +79,7 @@ impl<D> Context<D> {
                 (used, next, Reading::Extended(extended))
             }
         };
-        core.put_reading(index, reading);
+        core.put_reading(index, reading, was_unfinished);
         (used, next)
     }
 }

@@ -273,6 +273,11 @@ impl<D> Context<D> {
                     core.abort(key.index, CloseReason::TimedOut(Timeout::WriteStall));
                 }
             }
+            Timer::Message(key) => {
+                if core.message_stalled(key) {
+                    core.message_timed_out(key.index);
+                }
+            }
             Timer::User(key) => {
                 if let Some(conn) = core.conns.get_mut(key) {
                     conn.timer = TimerId::NONE;

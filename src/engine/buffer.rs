@@ -101,11 +101,7 @@ impl Queue {
 
     /// Queues a frame that other links send too, without copying it, unless it is so small that this would take more memory. What
     /// comes first is not copied even then: most often it is written in a moment, and needs no buffer.
-    pub(crate) fn push_shared(
-        &mut self,
-        frame: &Arc<Vec<u8>>,
-        pool: &mut Pool,
-    ) -> Result<(), OutOfMemory> {
+    pub(crate) fn push_shared(&mut self, frame: &Arc<Vec<u8>>, pool: &mut Pool) -> Result<(), OutOfMemory> {
         if frame.len() <= JOINED && !self.segments.is_empty() {
             return self.push(frame, pool);
         }

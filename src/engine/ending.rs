@@ -119,7 +119,10 @@ impl Core {
         }
         let link = self.link(index);
         match &link.role {
-            Role::WebSocket(websocket) if websocket.closing.may_send() => self.begin_websocket_timers(index),
+            Role::WebSocket(websocket) if websocket.closing.may_send() => {
+                self.begin_websocket_timers(index);
+                self.message_goes_on(index);
+            }
             Role::Http(server) if server.phase == Phase::Exchange && !server.received => {
                 let limits = self.limits(index);
                 self.arm_phase(index, limits.body_stall);

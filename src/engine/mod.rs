@@ -12,6 +12,7 @@ mod secure;
 mod sites;
 pub(crate) mod store;
 pub(crate) mod timers;
+pub(crate) mod unfinished;
 
 use crate::env::{Env, Randomness};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
@@ -41,6 +42,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::Duration;
 use store::{Key, Store};
 use timers::{Tick, Timer, TimerId, Timers};
+use unfinished::Unfinished;
 
 /// What one call reads at the most, and the size of the receive buffer.
 pub(crate) const RECEIVE: usize = 512 * 1024;
@@ -171,6 +173,7 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     /// What connections with an extension share.
     pub(crate) pools: Pools,
+    pub(crate) unfinished: Unfinished,
     /// What links with a transport share.
     buffers: crate::transport::Buffers,
     /// Handshakes that may go on in this turn.
@@ -241,6 +244,7 @@ impl Core {
             timers: Timers::new(),
             pool: Pool::default(),
             pools: Pools::default(),
+            unfinished: Unfinished::new(),
             buffers: crate::transport::Buffers::default(),
             handshakes_left: secure::HANDSHAKES_PER_TURN,
             fds: Vec::new(),
@@ -462,6 +466,7 @@ impl Core {
         self.timers.cancel(&mut phase);
         self.left_handshake(index);
         self.take_back_offer(index);
+        self.forget_message(index);
         match &self.link(index).role {
             Role::Connecting(key) => {
                 let key = *key;
@@ -962,6 +967,7 @@ impl Core {
             link.flags.remove(Flags::BACKLOG);
             link.kept = None;
             let limit = link.limits.closing;
+            self.give_up_message(index);
             self.interrupt(index);
             self.arm_phase(index, limit);
             self.write_last(index);

@@ -39,6 +39,8 @@ pub(crate) enum Timer {
     Phase(Key),
     /// A link's queued output has not moved.
     Stall(Key),
+    /// A link's unfinished message has not moved.
+    Message(Key),
     /// A conn's own timer.
     User(Key),
     /// A task of `Io::after`.

@@ -18,6 +18,16 @@ pub(crate) enum Reading {
     Extended(Extended),
 }
 
+impl Reading {
+    /// What takes the frames.
+    pub(crate) fn receiver(&self) -> &Receiver {
+        match self {
+            Self::Plain(receiver) => receiver,
+            Self::Extended(extended) => extended.receiver(),
+        }
+    }
+}
+
 /// What a frame loop needs of it.
 pub(crate) trait Source {
     /// As [`Receiver::next`].
@@ -124,6 +134,10 @@ mod none {
             match *self {}
         }
 
+        pub(crate) fn lent(&self) -> usize {
+            match *self {}
+        }
+
         pub(crate) fn compress(&mut self, _: &mut Header, _: &[u8], _: &mut Pools) -> Option<Vec<u8>> {
             match *self {}
         }
@@ -143,6 +157,10 @@ mod none {
 
     impl Extended {
         pub(crate) fn budget_left(&self, _: u32) -> u32 {
+            match *self {}
+        }
+
+        pub(crate) fn receiver(&self) -> &super::Receiver {
             match *self {}
         }
     }

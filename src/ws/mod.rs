@@ -75,6 +75,6 @@ pub use close::{CloseCode, CloseFrame, Closing, ClosingAction, ClosingInput, Out
 pub use error::{ControlTooLong, ProtocolError, ReceiveError, SendPieceError, TooLarge};
 pub use frame::{Header, HeaderBytes, Opcode, Side};
 pub use message::{Event, Message, MessageKind, Piece};
+pub(crate) use receive::{Progress, ShortFrame, Spare};
 pub use receive::{Receive, Receiver, Settings};
-pub(crate) use receive::{ShortFrame, Spare};
 pub use send::{Sender, encode, encode_ping, encode_pong, message_header};

@@ -160,6 +160,19 @@ impl Receiver {
         self.message.as_ref().map_or(0, |message| size_of::<Partial>() + message.content.capacity())
     }
 
+    /// What has become of the message under way since this was asked last; `None` while there is none.
+    pub(crate) fn progress(&mut self) -> Option<Progress> {
+        let held = self.held();
+        let message = self.message.as_mut().filter(|message| !message.complete)?;
+        let is_new = !std::mem::replace(&mut message.noted, true);
+        Some(Progress { held, moved: std::mem::take(&mut message.moved), is_new })
+    }
+
+    /// Lets go of the message under way; nothing more is read.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { reads: Reads::Nothing, message: None };
+    }
+
     /// All that is not a complete, unfragmented, short data frame.
     #[cold]
     #[inline(never)]
@@ -286,7 +299,7 @@ impl Receiver {
     /// Nothing will be read any more.
     #[cold]
     pub(crate) fn fail(&mut self, error: ReceiveError) -> ReceiveError {
-        *self = Self { reads: Reads::Nothing, message: None };
+        self.forget();
         error
     }
 }
@@ -343,6 +356,16 @@ impl Incoming<'_> for () {
     fn into_decoded(self) -> &'static [u8] {
         &[]
     }
+}
+
+/// What [`Receiver::progress`] says.
+pub(crate) struct Progress {
+    /// What is held for the message, in bytes.
+    pub(crate) held: usize,
+    /// Bytes of payload that came since, as they come over the wire.
+    pub(crate) moved: u64,
+    /// It is another message than before.
+    pub(crate) is_new: bool,
 }
 
 /// What the receiver takes. The values are the mask bit that the second byte of a frame must have; `Nothing` matches none.
@@ -438,6 +461,10 @@ pub(crate) struct Partial {
     encoded: Option<Next>,
     /// What the frames have announced so far, in bytes.
     size: u64,
+    /// Payload that has come since progress was asked for.
+    moved: u64,
+    /// Progress was asked for before.
+    noted: bool,
     /// Nothing of the message has been handed out.
     first: bool,
     /// Handed out whole: it is let go at the next call.
@@ -510,6 +537,8 @@ impl Partial {
             frame: None,
             encoded: None,
             size: 0,
+            moved: 0,
+            noted: false,
             first: true,
             complete: false,
         }
@@ -533,6 +562,7 @@ impl Partial {
             *key = mask::rotate(*key, used);
         }
         frame.remaining -= used as u64;
+        self.moved += used as u64;
         self.frame = (frame.remaining > 0).then_some(frame);
         self.complete = frame.is_final && frame.remaining == 0;
 
@@ -577,6 +607,7 @@ impl Partial {
             mask::apply(*key, &mut payload[used..]);
         }
         frame.remaining -= used as u64;
+        self.moved += used as u64;
         self.frame = (frame.remaining > 0 || next == Next::Again).then_some(frame);
         self.encoded = Some(next);
         self.complete = next == Next::Nothing;

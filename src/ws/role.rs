@@ -3,8 +3,8 @@
 use super::extension::{Deflated, Reading};
 use super::frame::{FIN, MAX_CONTROL};
 use super::{
-    CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Outcome, Receive,
-    ReceiveError, Receiver, SendPieceError, Sender, Settings, Shared, Side, encode_close, mask,
+    CloseCode, Closing, ClosingAction, ClosingInput, Header, Message, MessageKind, Opcode, Outcome, Progress,
+    Receive, ReceiveError, Receiver, SendPieceError, Sender, Settings, Shared, Side, encode_close, mask,
 };
 use crate::engine::buffer::{Gathered, SHARED_COST};
 use crate::engine::link::{Flags, Link, State};
@@ -136,6 +136,14 @@ impl WebSocket {
     #[inline]
     pub(crate) fn sends_plainly(&self) -> bool {
         !self.kind.intersects(Kind::CLIENT.union(Kind::EXTENDED))
+    }
+
+    /// What is held for the message under way, and came of it since this was asked last; `None` if there is none.
+    pub(crate) fn progress(&mut self) -> Option<Progress> {
+        let lent = self.deflated().map_or(0, |deflated| deflated.lent());
+        let mut progress = self.receiver.progress()?;
+        progress.held += lent;
+        Some(progress)
     }
 
     /// How long the next short frame may be. `None` if none is possible, or if messages come in pieces, or do not go out
@@ -403,8 +411,9 @@ impl Core {
         (reading, settings)
     }
 
-    /// Puts it back.
-    pub(crate) fn put_reading(&mut self, index: u32, reading: Reading) {
+    /// Puts it back. A message that is unfinished, or was before, is noted.
+    pub(crate) fn put_reading(&mut self, index: u32, reading: Reading, was_unfinished: bool) {
+        let is_unfinished = reading.receiver().in_message();
         let Some(websocket) = self.links.at_mut(index).and_then(websocket) else { return };
         websocket.receiver = match reading {
             Reading::Plain(receiver) => receiver,
@@ -413,6 +422,9 @@ impl Core {
                 deflated.put_reading(extended, &mut self.pools)
             }
         };
+        if is_unfinished || was_unfinished {
+            self.message_left(index);
+        }
     }
 
     // Closing.
@@ -446,10 +458,20 @@ impl Core {
             ReceiveError::TooLarge(_) => CloseReason::TooLarge,
             ReceiveError::OutOfMemory => CloseReason::OutOfMemory,
         };
-        let text = error.to_string();
+        self.fail_websocket_with(index, reason, code, &error.to_string());
+    }
+
+    /// Fails a connection: its peer is told by a Close with `code` and `text`, its handler by `reason`.
+    pub(crate) fn fail_websocket_with(
+        &mut self,
+        index: u32,
+        reason: CloseReason,
+        code: CloseCode,
+        text: &str,
+    ) {
         self.set_reason(index, reason);
         if let Some(action) = self.closing_step(index, ClosingInput::Failed) {
-            self.closing_action(index, action, Some((code, &text)));
+            self.closing_action(index, action, Some((code, text)));
         }
     }
 

@@ -33,7 +33,10 @@ impl Feed {
             Decision::websocket(Subscriber)
         };
         let limits = Limits { send_max: MOST, ..Limits::default() };
-        let site = context.io().add_site(Site::new().protocol("", accept).limits(limits));
+        let site = context
+            .io()
+            .add_site(Site::new().protocol("", accept).limits(limits))
+            .expect("a site with a protocol");
         let (near, mut far) = UnixStream::pair().expect("descriptors are left");
         near.set_nonblocking(true).expect("a socket");
         context.io().adopt_http(near.into(), &[], site).expect("a socket is adopted");
@@ -50,7 +53,10 @@ impl Feed {
     }
 
     /// Sends what `send` sends until it is refused, and says by how much the heap has grown then, and how many messages that took.
-    fn grows(&mut self, mut send: impl FnMut(&mut lodger::Conn<'_, Option<ConnId>>) -> bool) -> (usize, usize) {
+    fn grows(
+        &mut self,
+        mut send: impl FnMut(&mut lodger::Conn<'_, Option<ConnId>>) -> bool,
+    ) -> (usize, usize) {
         // The kernel's buffer fills up, and what that needs once is there.
         let mut fill = self.context.io().conn(self.conn).expect("it is open");
         while fill.queued() == 0 {

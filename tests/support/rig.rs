@@ -83,8 +83,21 @@ impl Rig {
 
     /// The same, with options for the listener.
     pub fn listening(site: Site<State>, options: impl FnOnce(Listen) -> Listen) -> Self {
+        Self::with(site, |builder| builder, options)
+    }
+
+    /// A server with one site, in a context that is built as `build` says.
+    pub fn built(site: Site<State>, build: impl FnOnce(lodger::Builder) -> lodger::Builder) -> Self {
+        Self::with(site, build, |listen| listen)
+    }
+
+    fn with(
+        site: Site<State>,
+        build: impl FnOnce(lodger::Builder) -> lodger::Builder,
+        options: impl FnOnce(Listen) -> Listen,
+    ) -> Self {
         let clock = Clock::new();
-        let mut context: Context<State> = Context::builder().env(clock.clone()).build();
+        let mut context: Context<State> = build(Context::builder().env(clock.clone())).build();
         let io = context.io();
         let site = io.add_site(site).expect("a site with a protocol");
         let listener = io.listen(options(Listen::tcp(([127, 0, 0, 1], 0))), site).expect("a port is free");

@@ -134,6 +134,11 @@ impl Deflated {
         Volume { sent, sent_compressed, received, received_compressed }
     }
 
+    /// What it has for the message under way only, in bytes.
+    pub(crate) fn lent(&self) -> usize {
+        if self.inflater.takes_over() { 0 } else { self.inflater.memory() }
+    }
+
     /// What is held, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.deflater.memory() + self.inflater.memory()
@@ -202,6 +207,10 @@ pub(crate) struct Extended {
 }
 
 impl Extended {
+    pub(crate) fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
     /// What is left of a budget in messages, of which `left` are left by number.
     pub(crate) fn budget_left(&self, left: u32) -> u32 {
         left.min((self.allowance / MESSAGE) as u32)

@@ -1,8 +1,8 @@
 //! The receiving half of a connection with permessage-deflate (RFC 7692, sections 6.2 and 7.2.2).
 
 use super::{Decompressor, Decompressors, Parameters, RSV, Step};
-use crate::ws::receive::{Decoded, Incoming, Next, Spare};
 use crate::memory;
+use crate::ws::receive::{Decoded, Incoming, Next, Spare};
 use crate::ws::{Event, ReceiveError, Receiver, Settings, Side};
 
 /// What a connection needs to decompress what it receives. It has a decompressor of its own only with context takeover, and
