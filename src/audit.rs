@@ -119,16 +119,28 @@ impl<H: Host> Audited<H> {
         wait
     }
 
-    /// [`Context::detach`], checked: nothing is watched after it.
+    /// [`Context::detach`], checked: nothing is watched after it. In a forked child that has not taken the context over there
+    /// is nothing to check.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
+        let is_forked = context.is_forked();
         context.detach(self);
-        self.audit.finish(true);
+        self.detached(is_forked);
     }
 
-    /// [`Context::leave`], checked: nothing is watched after it.
+    /// [`Context::leave`], checked: nothing is watched after it. In a forked child that has not taken the context over there is
+    /// nothing to check.
     pub fn leave<D>(&mut self, context: &mut Context<D>, data: &mut D) {
+        let is_forked = context.is_forked();
         context.leave(self, data);
-        self.audit.finish(true);
+        self.detached(is_forked);
+    }
+
+    fn detached(&mut self, is_forked: bool) {
+        if is_forked {
+            self.audit.settled = true;
+        } else {
+            self.audit.finish(true);
+        }
     }
 }
 

@@ -28,6 +28,12 @@ use std::rc::Rc;
 ///
 /// Take it from its loop with [`detach`](Self::detach) or [`leave`](Self::leave) before it is dropped; dropping it while a
 /// host watches its descriptors is a mistake that is logged.
+///
+/// It also belongs to one process, the one that built it. A forked child has a copy, whose connections are the parent's: there
+/// dropping, [`detach`](Self::detach) and [`leave`](Self::leave) do what [`abandon`](Self::abandon) does, and a
+/// [`Remote`] answers [`PostError::Forked`](crate::PostError::Forked). A child that is to serve in its parent's place says so by
+/// [`take_over`](Self::take_over); nothing else may be done with the copy before. (Two processes in different namespaces
+/// may have one number, by which they are told apart: say `abandon` or `take_over` there before anything else.)
 #[doc(alias("lws_context", "lws_create_context"))]
 pub struct Context<D = ()> {
     pub(crate) io: Io<D>,
@@ -45,7 +51,6 @@ pub struct Context<D = ()> {
     self_wake: bool,
     /// The descriptor was signalled since the last `prepare`.
     woken: bool,
-    abandoned: bool,
 }
 
 /// Who gets the connections of a raw listener.
@@ -202,8 +207,14 @@ impl<D> Context<D> {
     }
 
     /// Takes every descriptor from the host and closes nothing. The next `prepare`, with any host, adds them again.
+    ///
+    /// In a forked child that has not taken the context over this gives it up instead, as [`abandon`](Self::abandon) does: the
+    /// host may share with the parent what it watches by (an epoll set), so nothing is said to it, and the context is empty after.
     #[doc(alias = "foreign loops")]
     pub fn detach(&mut self, host: &mut dyn Host) {
+        if self.is_forked() {
+            return self.give_up();
+        }
         self.recover();
         self.io.core.tell(host);
         self.io.core.detach(host);
@@ -213,8 +224,13 @@ impl<D> Context<D> {
     /// queued gets one last write that does not wait; every handler hears `closed` with [`CloseReason::Leaving`], every
     /// protocol `ended`; then all is closed. Handlers that listen, adopt or send meanwhile are told `Leaving` or `Closing`. Nothing is
     /// heard of what they connect or look up meanwhile: who connects again whenever a connection ends would never come to an end.
+    ///
+    /// In a forked child that has not taken the context over this is [`abandon`](Self::abandon): nobody hears anything.
     #[doc(alias("lws_context_destroy", "libwebsocket_context_destroy"))]
     pub fn leave(&mut self, host: &mut dyn Host, data: &mut D) {
+        if self.is_forked() {
+            return self.give_up();
+        }
         self.recover();
         self.settle(data);
         self.io.core.detach(host);
@@ -230,11 +246,54 @@ impl<D> Context<D> {
         self.io.close_remote();
     }
 
-    /// For a forked child: gives the descriptors' numbers back, and does nothing else. Nothing is sent, shut down or said to
-    /// the host, and handlers hear nothing, so that the parent's connections go on unharmed.
+    /// For a forked child, and for a parent whose child has taken the context over: gives the descriptors' numbers back, and
+    /// does nothing else. Nothing is sent, shut down or said to the host, the paths of Unix sockets stay, and handlers are dropped
+    /// unheard, so that the connections go on unharmed in the other process.
     #[doc(alias = "fork")]
     pub fn abandon(mut self) {
-        self.abandoned = true;
+        self.give_up();
+    }
+
+    /// Whether the context is another process's: this one was forked from that, and has not taken the context over. Asks the
+    /// system for the process's number.
+    #[doc(alias = "fork")]
+    pub fn is_forked(&self) -> bool {
+        self.io.is_forked()
+    }
+
+    /// Makes this process, a forked child, the owner of the context, to go on serving in its parent's place: after daemonising,
+    /// or where the loop is to run in a child. In the process that owns the context it does nothing.
+    ///
+    /// Connections, listeners, timers, handlers and ids are as they were. What cannot be shared with the parent is made anew:
+    /// the wake-up descriptor, which the [`Remote`]s that the child has find, and the resolver's thread, which is asked again what
+    /// was not answered ([`Resolver::take_over`](crate::resolve::Resolver::take_over)). Posts that waited are run. All of that
+    /// takes effect with the next `prepare`.
+    ///
+    /// - The child does this right after the fork, from outside every handler, and starts its own threads later.
+    /// - The parent does nothing with its own context any more: it [abandons](Self::abandon) it, or exits without dropping it
+    ///   (`std::process::exit`). Two that read one socket take each other's bytes.
+    /// - What the host watches by has to be the child's own. An array is, and stays as it is. An epoll set is shared with the
+    ///   parent, and a kqueue is not there: the adapters' own `take_over` makes those anew. A loop of one's own
+    ///   [detaches](Self::detach) the context from a host whose `remove` does nothing, and makes a new set, to which the next
+    ///   `prepare` adds everything.
+    /// - An [`Env`](crate::Env) of one's own that reckons its random bytes gives both processes the same: seed it anew.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left for the wake-up. Nothing has changed, and it can be tried again. Where no thread can
+    /// be started for the resolver, what it was asked is answered with that.
+    #[doc(alias("fork", "daemonize", "daemonise", "fork_service_loop", "uv_loop_fork"))]
+    pub fn take_over(&mut self) -> std::io::Result<()> {
+        if !self.is_forked() {
+            return Ok(());
+        }
+        self.io.take_over()
+    }
+
+    fn give_up(&mut self) {
+        self.io.abandon();
+        self.running = NO_CONN;
+        self.self_wake = false;
     }
 
     // Serving.
@@ -798,12 +857,8 @@ impl<D> Default for Context<D> {
 
 impl<D> Drop for Context<D> {
     fn drop(&mut self) {
-        if self.abandoned {
-            self.io.abandon_remote();
-            if let Some(resolver) = self.io.core.resolver.take() {
-                resolver.abandon();
-            }
-            return self.io.core.abandon();
+        if self.is_forked() {
+            return self.give_up();
         }
         self.io.close_remote();
         if self.io.core.is_attached() {

@@ -7,6 +7,7 @@
 //! - [`upload`]: content that arrives no faster than a slow sink takes it, within a fixed amount of memory.
 //! - [`decide_later`]: a WebSocket that is let in or turned away by somebody who needs time.
 //! - [`fifo`]: lines of a FIFO, sent to all WebSockets.
+//! - [`daemon`]: a server that goes into the background, or serves in a child.
 //!
 //! All but the first use [`lodger_poll`'s `Loop`](https://docs.rs/lodger-poll), which runs until no connection is left; the
 //! protocols and handlers are the same in any loop.
@@ -760,3 +761,41 @@ pub mod decide_later {}
 /// # }
 /// ```
 pub mod fifo {}
+
+/// # A server that goes into the background
+///
+/// Its port is opened while whoever has started it still sees what goes wrong; then the child serves, and the parent ends. A
+/// context belongs to the process that built it, so the child says that it goes on in its parent's place, and the parent that
+/// it has nothing more to do with it.
+///
+/// ```no_run
+/// use lodger::{Context, Decision, Io, Listen, Request, Response, Site};
+/// use lodger_poll::Loop;
+/// use std::io;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let mut context = Context::new();
+///     let hello = |_: &Request<'_>, _: &mut (), _: &mut Io| Decision::respond(Response::text("hello"));
+///     let site = context.io().add_site(Site::new().protocol("", hello))?;
+///     context.io().listen(Listen::tcp(([127, 0, 0, 1], 7681)), site)?;
+///
+///     // SAFETY: no thread has been started yet, which could hold a lock that the child needs.
+///     match unsafe { libc::fork() } {
+///         -1 => return Err(io::Error::last_os_error().into()),
+///         0 => context.take_over()?,
+///         _child => {
+///             context.abandon(); // nothing is closed but this process's numbers
+///             return Ok(());
+///         }
+///     }
+///     Loop::new().run(&mut context, &mut ())?;
+///     Ok(())
+/// }
+/// ```
+///
+/// - Connections that are open, timers, posts that wait and names that are being looked up go on in the child, too: a server may
+///   fork at any time between two turns. It then says [`take_over`](crate::Context::take_over) by its loop
+///   (`lodger_epoll::Loop::take_over`, `Single::take_over` and the like), which also makes the loop the child's own.
+/// - A child that does something else needs to say nothing. Whatever it drops leaves the parent's connections alone, and its
+///   [`Remote`](crate::Remote)s answer [`Forked`](crate::PostError::Forked). Descriptors are closed when it runs another program.
+pub mod daemon {}

@@ -103,6 +103,8 @@ pub struct Io<D = ()> {
     pub(crate) remote_due: bool,
     /// A descriptor that its handler has in its hands, and whose link it is.
     pub(crate) lent: Option<(u32, Rc<OwnedFd>)>,
+    /// The process that the context belongs to.
+    process: u32,
 }
 
 /// What was made and waits to be put in its place.
@@ -185,6 +187,7 @@ impl<D> Io<D> {
             wake_link: None,
             remote_due: false,
             lent: None,
+            process: net::process(),
         }
     }
 
@@ -430,11 +433,54 @@ impl<D> Io<D> {
             return Ok(remote.clone());
         }
         let (descriptor, signal) = self.core.net.wake_up()?;
-        let remote = Remote(Arc::new(Inbox::new(signal)));
-        let index = self.core.add_link(Link::new(descriptor, Role::WakeUp, None, Rc::default()));
-        self.wake_link = Some(index);
+        let remote = Remote(Arc::new(Inbox::new(signal, self.process)));
+        self.wake_link = Some(self.add_wake_link(descriptor));
         self.remote = Some(remote.clone());
         Ok(remote)
+    }
+
+    fn add_wake_link(&mut self, descriptor: OwnedFd) -> u32 {
+        self.core.add_link(Link::new(descriptor, Role::WakeUp, None, Rc::default()))
+    }
+
+    // Forking.
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != net::process()
+    }
+
+    /// Makes this process the owner. The wake-up descriptor is shared with the parent, which would take what is meant for the
+    /// child: another takes its place.
+    pub(crate) fn take_over(&mut self) -> io::Result<()> {
+        let process = net::process();
+        if let Some(remote) = &self.remote {
+            let (descriptor, signal) = self.core.net.wake_up()?;
+            self.remote = Some(Remote(remote.0.succeed(signal, process)));
+            let link = self.add_wake_link(descriptor);
+            let before = self.wake_link.replace(link);
+            if let Some(before) = before.filter(|&before| self.core.links.at(before).is_some()) {
+                self.core.end(before, crate::CloseReason::Closed);
+            }
+            // What waited, waits still.
+            self.look_for_posts();
+        }
+        self.process = process;
+        self.core.take_over();
+        Ok(())
+    }
+
+    /// Gives up everything, and says nothing to anybody.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(remote) = self.remote.take() {
+            remote.0.abandon();
+        }
+        self.wake_link = None;
+        self.remote_due = false;
+        self.lent = None;
+        self.fresh.clear();
+        self.core.abandon();
+        self.tasks = Store::new();
+        self.questions = Store::new();
     }
 
     /// Whether the host watches the wake-up descriptor: false before the first `prepare` after [`remote`](Self::remote), and
@@ -443,12 +489,6 @@ impl<D> Io<D> {
         self.wake_link
             .and_then(|index| self.core.links.at(index))
             .is_some_and(|(_, link)| link.is_registered())
-    }
-
-    pub(crate) fn abandon_remote(&mut self) {
-        if let Some(remote) = &self.remote {
-            remote.0.abandon();
-        }
     }
 
     pub(crate) fn close_remote(&mut self) {

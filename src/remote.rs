@@ -15,18 +15,22 @@
 
 use crate::context::Io;
 use crate::ids::{ConnId, ProtocolId};
-use crate::net::Signal;
+use crate::net::{self, Signal};
 use crate::ws::Shared;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// A handle on a context for other threads: `Clone`, `Send` and `Sync`, whatever `D` is.
 ///
 /// What is posted runs in the context's thread, in order, in the service call that follows the wake-up; it is counted and
 /// never lost while the context lives. Wake-ups coalesce, posts do not.
+///
+/// It reaches the context of its own process. A forked child has a copy of the context, and the parent does not hear what the
+/// child says: everything here answers [`PostError::Forked`] there, until the child has taken its copy over
+/// ([`Context::take_over`](crate::Context::take_over)), which the handles that it has then reach.
 #[doc(alias("lws_cancel_service", "LWS_CALLBACK_EVENT_WAIT_CANCELLED", "LWS_CALLBACK_GET_THREAD_ID"))]
 pub struct Remote<D>(pub(crate) Arc<Inbox<D>>);
 
@@ -35,6 +39,11 @@ pub(crate) struct Inbox<D> {
     /// The signal was raised and not taken yet. Written under the lock.
     raised: AtomicBool,
     signal: Signal,
+    /// The process of the context.
+    process: u32,
+    /// What is used instead, once a forked child has taken the context over: the signal of this one is the parent's, and a
+    /// thread that the child does not have may hold its lock.
+    successor: OnceLock<Arc<Self>>,
 }
 
 struct Queue<D> {
@@ -62,13 +71,17 @@ pub enum PostError<T> {
     Full(T),
     /// The context is gone.
     Gone(T),
+    /// The context is another process's: this one was forked from that, and has not taken the context over
+    /// ([`Context::take_over`](crate::Context::take_over)). The parent would not hear of it.
+    #[doc(alias = "fork")]
+    Forked(T),
 }
 
 impl<T> PostError<T> {
     /// What was to be posted.
     pub fn into_inner(self) -> T {
         match self {
-            Self::Full(inner) | Self::Gone(inner) => inner,
+            Self::Full(inner) | Self::Gone(inner) | Self::Forked(inner) => inner,
         }
     }
 }
@@ -78,6 +91,7 @@ impl<T> fmt::Debug for PostError<T> {
         f.write_str(match self {
             Self::Full(_) => "Full",
             Self::Gone(_) => "Gone",
+            Self::Forked(_) => "Forked",
         })
     }
 }
@@ -87,6 +101,7 @@ impl<T> fmt::Display for PostError<T> {
         f.write_str(match self {
             Self::Full(_) => "too many posts wait",
             Self::Gone(_) => "the context is gone",
+            Self::Forked(_) => "the context belongs to the process that this one was forked from",
         })
     }
 }
@@ -98,13 +113,30 @@ impl<D> Remote<D> {
     ///
     /// # Errors
     ///
-    /// [`PostError::Gone`].
+    /// [`PostError::Gone`], [`PostError::Forked`].
     pub fn wake(&self) -> Result<(), PostError<()>> {
-        if self.0.lock().closed {
+        let Some(inbox) = self.inbox() else { return Err(PostError::Forked(())) };
+        if inbox.lock().closed {
             return Err(PostError::Gone(()));
         }
-        self.0.raise();
+        inbox.raise();
         Ok(())
+    }
+
+    /// Where posts are laid, unless that is another process's: then its lock may never come free.
+    fn inbox(&self) -> Option<&Inbox<D>> {
+        let mut inbox = &*self.0;
+        while let Some(successor) = inbox.successor.get() {
+            inbox = successor;
+        }
+        (inbox.process == net::process()).then_some(inbox)
+    }
+
+    fn put(&self, command: Command<D>) -> Result<(), PostError<Command<D>>> {
+        match self.inbox() {
+            Some(inbox) => inbox.put(command),
+            None => Err(PostError::Forked(command)),
+        }
     }
 
     /// Runs `task` in the context's thread.
@@ -116,14 +148,15 @@ impl<D> Remote<D> {
     where
         F: FnOnce(&mut D, &mut Io<D>) + Send + 'static,
     {
-        let mut queue = self.0.lock();
+        let Some(inbox) = self.inbox() else { return Err(PostError::Forked(task)) };
+        let mut queue = inbox.lock();
         if queue.closed {
             return Err(PostError::Gone(task));
         }
         if queue.commands.len() >= POSTS {
             return Err(PostError::Full(task));
         }
-        self.0.push(&mut queue, Command::Post(Box::new(task)));
+        inbox.push(&mut queue, Command::Post(Box::new(task)));
         Ok(())
     }
 
@@ -138,10 +171,13 @@ impl<D> Remote<D> {
         id: ConnId,
         event: Box<dyn Any + Send>,
     ) -> Result<(), PostError<Box<dyn Any + Send>>> {
-        self.0.put(Command::Notify(id, event)).map_err(|error| match error {
+        self.put(Command::Notify(id, event)).map_err(|error| match error {
             PostError::Full(Command::Notify(_, event)) => PostError::Full(event),
             PostError::Gone(Command::Notify(_, event)) => PostError::Gone(event),
-            PostError::Full(_) | PostError::Gone(_) => unreachable!("what was put is given back"),
+            PostError::Forked(Command::Notify(_, event)) => PostError::Forked(event),
+            PostError::Full(_) | PostError::Gone(_) | PostError::Forked(_) => {
+                unreachable!("what was put is given back")
+            }
         })
     }
 
@@ -152,7 +188,7 @@ impl<D> Remote<D> {
     /// See [`PostError`].
     #[doc(alias = "lws_callback_on_writable")]
     pub fn request_writable(&self, id: ConnId) -> Result<(), PostError<()>> {
-        self.0.put(Command::RequestWritable(id)).map_err(drop_command)
+        self.put(Command::RequestWritable(id)).map_err(drop_command)
     }
 
     /// Asks for a `writable` event on every conn of a protocol; of another context's protocol there are none.
@@ -162,7 +198,7 @@ impl<D> Remote<D> {
     /// See [`PostError`].
     #[doc(alias = "lws_callback_on_writable_all_protocol")]
     pub fn request_writable_all(&self, protocol: ProtocolId) -> Result<(), PostError<()>> {
-        self.0.put(Command::RequestWritableAll(protocol)).map_err(drop_command)
+        self.put(Command::RequestWritableAll(protocol)).map_err(drop_command)
     }
 
     /// Sends a frame to every WebSocket conn of a protocol, as [`Io::broadcast`] does; of another context's protocol there are
@@ -173,12 +209,12 @@ impl<D> Remote<D> {
     /// See [`PostError`].
     #[doc(alias = "libwebsockets_broadcast")]
     pub fn broadcast(&self, protocol: ProtocolId, frame: Shared) -> Result<(), PostError<()>> {
-        self.0.put(Command::Broadcast(protocol, frame)).map_err(drop_command)
+        self.put(Command::Broadcast(protocol, frame)).map_err(drop_command)
     }
 
-    /// How many posts wait.
+    /// How many posts wait; none in a forked child that has not taken the context over.
     pub fn waiting(&self) -> usize {
-        self.0.lock().commands.len()
+        self.inbox().map_or(0, |inbox| inbox.lock().commands.len())
     }
 }
 
@@ -186,6 +222,7 @@ fn drop_command<D>(error: PostError<Command<D>>) -> PostError<()> {
     match error {
         PostError::Full(_) => PostError::Full(()),
         PostError::Gone(_) => PostError::Gone(()),
+        PostError::Forked(_) => PostError::Forked(()),
     }
 }
 
@@ -202,12 +239,33 @@ impl<D> fmt::Debug for Remote<D> {
 }
 
 impl<D> Inbox<D> {
-    pub(crate) fn new(signal: Signal) -> Self {
+    /// The inbox of a context of this process.
+    pub(crate) fn new(signal: Signal, process: u32) -> Self {
+        Self::holding(VecDeque::new(), signal, process)
+    }
+
+    fn holding(commands: VecDeque<Command<D>>, signal: Signal, process: u32) -> Self {
         Self {
-            queue: Mutex::new(Queue { commands: VecDeque::new(), closed: false }),
+            queue: Mutex::new(Queue { commands, closed: false }),
             raised: AtomicBool::new(false),
             signal,
+            process,
+            successor: OnceLock::new(),
         }
+    }
+
+    /// The inbox of a forked child that has taken the context over: what waited is in it, and those who have this one find it.
+    /// What waited is lost if a thread was just adding to it when the process was forked.
+    pub(crate) fn succeed(self: &Arc<Self>, signal: Signal, process: u32) -> Arc<Self> {
+        let commands = match self.try_lock() {
+            Some(mut queue) => std::mem::take(&mut queue.commands),
+            None => {
+                log::error!(target: "lodger::host", "posts are lost: a thread was posting when the process was forked");
+                VecDeque::new()
+            }
+        };
+        let successor = Arc::new(Self::holding(commands, signal, process));
+        Arc::clone(self.successor.get_or_init(|| successor))
     }
 
     /// A poisoned lock is as good as any: no code of ours unwinds while it holds one.
@@ -263,12 +321,23 @@ impl<D> Inbox<D> {
         Self::close_queue(self.lock());
     }
 
-    /// The same where a fork may have left the lock with a thread that is not there any more.
-    pub(crate) fn abandon(&self) {
+    /// Closes the inbox where a fork may have left the lock with a thread that is not there any more.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        if let Some(queue) = self.try_lock() {
+            Self::close_queue(queue);
+        }
+    }
+
+    /// The queue, unless somebody holds its lock. In a forked child that is nobody who will ever let go of it, and the queue may
+    /// be half changed: it is not to be dropped either.
+    fn try_lock(self: &Arc<Self>) -> Option<MutexGuard<'_, Queue<D>>> {
         match self.queue.try_lock() {
-            Ok(queue) => Self::close_queue(queue),
-            Err(TryLockError::Poisoned(poisoned)) => Self::close_queue(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {}
+            Ok(queue) => Some(queue),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                std::mem::forget(Arc::clone(self));
+                None
+            }
         }
     }
 
@@ -277,5 +346,70 @@ impl<D> Inbox<D> {
         let commands = std::mem::take(&mut queue.commands);
         drop(queue);
         drop(commands);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Net;
+    use std::os::fd::OwnedFd;
+
+    fn signal() -> (OwnedFd, Signal) {
+        Net::System.wake_up().unwrap()
+    }
+
+    /// A remote of this process, or of another.
+    fn remote(process: u32) -> (OwnedFd, Remote<Vec<u32>>) {
+        let (wake, signal) = signal();
+        (wake, Remote(Arc::new(Inbox::new(signal, process))))
+    }
+
+    fn post(remote: &Remote<Vec<u32>>) -> Result<(), PostError<()>> {
+        remote.post(|numbers, _| numbers.push(1)).map_err(|error| match error {
+            PostError::Full(_) => PostError::Full(()),
+            PostError::Gone(_) => PostError::Gone(()),
+            PostError::Forked(_) => PostError::Forked(()),
+        })
+    }
+
+    #[test]
+    fn the_lock_of_another_processs_inbox_is_not_waited_for() {
+        let (_wake, remote) = remote(net::process() + 1);
+        let held = remote.0.lock();
+        assert!(matches!(post(&remote), Err(PostError::Forked(()))));
+        assert!(matches!(remote.wake(), Err(PostError::Forked(()))));
+        assert_eq!(remote.waiting(), 0);
+        assert_eq!(format!("{remote:?}"), "Remote { waiting: 0 }");
+        remote.0.abandon();
+        drop(held);
+        assert!(!remote.0.lock().closed);
+    }
+
+    #[test]
+    fn a_post_finds_the_inbox_that_has_succeeded_and_what_waited_is_there() {
+        let (_wake, remote) = remote(net::process());
+        post(&remote).unwrap();
+        let mut inbox = Arc::clone(&remote.0);
+        for generation in 2..4 {
+            inbox = inbox.succeed(signal().1, net::process());
+            assert!(!inbox.is_raised());
+            post(&remote).unwrap();
+            assert_eq!((remote.waiting(), inbox.lock().commands.len()), (generation, generation));
+            assert!(inbox.is_raised());
+        }
+        inbox.close();
+        assert!(matches!(post(&remote), Err(PostError::Gone(()))));
+    }
+
+    #[test]
+    fn an_inbox_succeeds_another_whose_lock_nobody_lets_go_of() {
+        let (_wake, remote) = remote(net::process());
+        post(&remote).unwrap();
+        let held = remote.0.lock();
+        let successor = remote.0.succeed(signal().1, net::process());
+        post(&remote).unwrap();
+        assert_eq!(successor.lock().commands.len(), 1);
+        drop(held);
     }
 }

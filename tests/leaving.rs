@@ -11,6 +11,7 @@ use lodger_poll::{PollArray, VecHost, compact};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -380,12 +381,10 @@ fn dropping_a_detached_context_is_no_mistake() {
 
 // Forking.
 
-#[test]
-fn forked_child_that_abandons_harms_nobody() {
-    if !in_own_process("forked_child_that_abandons_harms_nobody") {
-        return;
-    }
-    let directory = Directory::new("fork");
+/// A child does `end` with its copy of everything, and gives all numbers back by that; the parent's connections, listeners,
+/// posts and paths are as they were. The process is the test's own.
+fn forked_child_harms_nobody(name: &str, end: impl FnOnce(Context<State>, &mut State, &mut Audited<Epoll>)) {
+    let directory = Directory::new(name);
     let path = directory.join("socket");
     let (mut house, server) = served();
     let listener = house.io().listen(Listen::unix(&path), server.site).unwrap();
@@ -397,7 +396,7 @@ fn forked_child_that_abandons_harms_nobody() {
     let House { mut context, data: mut state, .. } = house;
     let mut client = Client::unix(&path);
     client.write(UPGRADE);
-    let mut turn = |context: &mut Context<State>, state: &mut State| {
+    let turn = |host: &mut Audited<Epoll>, context: &mut Context<State>, state: &mut State| {
         let wait = host.prepare(context).sooner(Duration::from_millis(1).into());
         for (fd, ready) in host.host.wait(wait) {
             let _ = host.audit.service(context, fd, ready, state);
@@ -405,7 +404,7 @@ fn forked_child_that_abandons_harms_nobody() {
         host.audit.service_timeouts(context, state);
     };
     wait_until("it is open", || {
-        turn(&mut context, &mut state);
+        turn(&mut host, &mut context, &mut state);
         state.count("opened") == 1
     });
     client.pull();
@@ -413,27 +412,35 @@ fn forked_child_that_abandons_harms_nobody() {
     let numbers: Vec<RawFd> = context.io().links().map(|link| link.fd).collect();
 
     // SAFETY: the process has no thread that could hold a lock meanwhile (the harness's main thread waits), and the child only
-    // abandons the context, looks at its numbers, and exits.
+    // ends what it has, looks at its numbers, and exits.
     match unsafe { libc::fork() } {
         0 => {
-            context.abandon();
-            let all_closed = numbers.iter().all(|&fd| !is_open(fd));
+            let heard = state.log.len() + state.closed.len();
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                assert!(context.is_forked());
+                let unheard = remote.post(|_, _| ());
+                assert!(matches!(unheard, Err(PostError::Forked(_))), "a post that nobody hears");
+                end(context, &mut state, &mut host);
+                assert!(matches!(remote.wake(), Err(PostError::Forked(()))));
+                assert!(numbers.iter().all(|&fd| !is_open(fd)), "numbers that are left open");
+                assert_eq!(state.log.len() + state.closed.len(), heard, "handlers have heard something");
+            }));
             // SAFETY: it ends the process without running anything of the parent's.
-            unsafe { libc::_exit(if all_closed { 0 } else { 1 }) }
+            unsafe { libc::_exit(i32::from(result.is_err())) }
         }
         child => {
             assert!(child > 0);
             let mut status = 0;
             // SAFETY: the pointer is to a local.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0, "the child has closed every number");
+            assert_eq!(status, 0, "the child has failed");
         }
     }
     assert!(path.exists());
     assert!(state.closed.is_empty());
     client.text("still there?");
     wait_until("it is answered", || {
-        turn(&mut context, &mut state);
+        turn(&mut host, &mut context, &mut state);
         client.pull();
         client.next_frame() == Some((1, b"still there?".to_vec()))
     });
@@ -441,7 +448,7 @@ fn forked_child_that_abandons_harms_nobody() {
     let mut other = Client::unix(&path);
     other.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     wait_until("both are heard", || {
-        turn(&mut context, &mut state);
+        turn(&mut host, &mut context, &mut state);
         other.pull();
         other.inbox.starts_with(b"HTTP/1.1 200 ") && state.numbers == [1]
     });
@@ -449,4 +456,62 @@ fn forked_child_that_abandons_harms_nobody() {
     context.io().close_listener(listener);
     host.leave(&mut context, &mut state);
     assert!(!path.exists());
+}
+
+#[test]
+fn forked_child_that_abandons_harms_nobody() {
+    if in_own_process("forked_child_that_abandons_harms_nobody") {
+        forked_child_harms_nobody("abandons", |context, _, _| context.abandon());
+    }
+}
+
+#[test]
+fn forked_child_that_drops_its_context_harms_nobody() {
+    if in_own_process("forked_child_that_drops_its_context_harms_nobody") {
+        forked_child_harms_nobody("drops", |context, _, _| drop(context));
+    }
+}
+
+#[test]
+fn forked_child_that_leaves_harms_nobody_and_nobody_hears_of_it() {
+    if in_own_process("forked_child_that_leaves_harms_nobody_and_nobody_hears_of_it") {
+        forked_child_harms_nobody("leaves", |mut context, state, host| host.leave(&mut context, state));
+    }
+}
+
+#[test]
+fn forked_child_that_detaches_has_an_empty_context_and_harms_nobody() {
+    if in_own_process("forked_child_that_detaches_has_an_empty_context_and_harms_nobody") {
+        forked_child_harms_nobody("detaches", |mut context, state, host| {
+            let conn = state.log[0].0;
+            host.detach(&mut context);
+            assert_eq!(context.link_count(), 0);
+            assert!(context.io().conn(conn).is_none());
+            assert_eq!(context.prepare(host), Wait::FOREVER);
+            context.service_timeouts(state);
+            assert!(context.io().links().next().is_none());
+            assert!(matches!(
+                context.io().listen_raw(any_port(), Limits::default(), |_, _, _| None),
+                Err(ListenError::Leaving)
+            ));
+        });
+    }
+}
+
+#[test]
+fn a_context_is_its_own_processs_and_taking_it_over_there_changes_nothing() {
+    let (mut house, server) = served();
+    let remote = house.context.remote().unwrap();
+    let (mut client, _) = server.websocket(&mut house);
+    house.settle();
+    let before = house.counts();
+    assert!(!house.context.is_forked());
+    house.context.take_over().unwrap();
+    house.assert_idle();
+    assert_eq!(house.counts().since(&before).host_calls(), 0);
+    remote.post(|state, _| state.numbers.push(1)).unwrap();
+    house.until("it is heard", |house| house.data.numbers == [1]);
+    client.text("hello");
+    assert_eq!(house.frame(&mut client), (1, b"hello".to_vec()));
+    house.leave();
 }

@@ -142,7 +142,6 @@ impl Builder {
             running: NO_CONN,
             self_wake: self.self_wake,
             woken: false,
-            abandoned: false,
         }
     }
 }

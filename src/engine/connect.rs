@@ -559,7 +559,7 @@ impl Core {
     }
 
     /// Has the resolver do something, and does what it asks for.
-    fn with_resolver(&mut self, act: impl FnOnce(&mut dyn Resolver, &mut Hands<'_>)) {
+    pub(super) fn with_resolver(&mut self, act: impl FnOnce(&mut dyn Resolver, &mut Hands<'_>)) {
         let Some(resolver) = &mut self.resolver else { return };
         let now = self.env.now();
         let mut actions = Vec::new();

@@ -331,13 +331,17 @@ impl Core {
         }
     }
 
-    /// Gives every number back, and nothing else: in a forked child the sockets are the parent's.
+    /// Gives every number back, and nothing else: in a forked child the sockets are the parent's. Nothing is left to be done.
     pub(crate) fn abandon(&mut self) {
+        if let Some(resolver) = self.resolver.take() {
+            resolver.abandon();
+        }
         for index in self.all_links() {
             let Some(key) = self.links.key_at(index) else { continue };
             if let Some(fd) = self.links.remove(key).and_then(|mut link| link.fd.take()) {
                 self.net.close(fd);
             }
         }
+        self.forget_everything();
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod store;
 pub(crate) mod timers;
 pub(crate) mod unfinished;
 
-use crate::env::{Env, Randomness};
+use crate::env::{Env, Randomness, SystemEnv};
 use crate::handler::{CloseReason, Closed, Flow, Notice};
 use crate::host::Wait;
 use crate::http::StatusCode;
@@ -273,6 +273,22 @@ impl Core {
             leaving: false,
             date_cache: crate::http::DateCache::new(),
         }
+    }
+
+    // Forking.
+
+    /// A forked child goes on with what there is. What it has as a copy, and would use as its parent does, is made anew.
+    pub(crate) fn take_over(&mut self) {
+        self.randomness = Randomness::new();
+        self.turn_ended();
+        self.with_resolver(|resolver, hands| resolver.take_over(hands));
+    }
+
+    /// Begins anew, as the engine of a context that leaves: nothing is there, nothing is to be done, and nothing comes.
+    fn forget_everything(&mut self) {
+        let net = std::mem::replace(&mut self.net, Net::System);
+        let env = std::mem::replace(&mut self.env, Box::new(SystemEnv));
+        *self = Self { leaving: true, ..Self::new(net, env, 0, 0) };
     }
 
     // Time.

@@ -298,6 +298,11 @@ pub(crate) fn host_name() -> String {
     system::host_name()
 }
 
+/// The number of this process: a forked child has another than its parent.
+pub(crate) fn process() -> u32 {
+    std::process::id()
+}
+
 /// How many descriptors the process may have open (RLIMIT_NOFILE).
 pub(crate) fn descriptor_limit() -> Option<u64> {
     system::descriptor_limit()

@@ -77,6 +77,14 @@ pub trait Resolver {
     /// not there any more and a lock may never come free. The default drops the resolver.
     #[doc(alias = "fork")]
     fn abandon(self: Box<Self>) {}
+
+    /// A forked child has taken the context over ([`Context::take_over`](crate::Context::take_over)): other threads are not
+    /// there any more, and a lock may never come free. What was asked is still to be answered, so a resolver with a thread begins
+    /// another and asks again. The default does nothing: sockets are the child's as they were the parent's.
+    #[doc(alias = "fork")]
+    fn take_over(&mut self, hands: &mut Hands<'_>) {
+        let _ = hands;
+    }
 }
 
 /// What a look-up is known by: eight bytes, `Copy`, `Send` and `Sync`.

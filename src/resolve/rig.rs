@@ -83,7 +83,7 @@ impl<R: Resolver> Rig<R> {
         }
     }
 
-    fn call(&mut self, call: impl FnOnce(&mut R, &mut Hands<'_>)) {
+    pub(super) fn call(&mut self, call: impl FnOnce(&mut R, &mut Hands<'_>)) {
         let mut actions = Vec::new();
         let mut random = |bytes: &mut [u8]| SystemEnv.random(bytes);
         call(&mut self.resolver, &mut Hands::new(self.now, &mut random, &mut actions));

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -170,6 +170,28 @@ impl Resolver for SystemResolver {
     fn abandon(mut self: Box<Self>) {
         if let Some(thread) = &mut self.thread {
             thread.is_gone = true;
+        }
+    }
+
+    fn take_over(&mut self, hands: &mut Hands<'_>) {
+        let Some(mut gone) = self.thread.take() else {
+            return;
+        };
+        gone.is_gone = true;
+        hands.unwatch(gone.wake.as_raw_fd());
+        if self.waiting.is_empty() {
+            return;
+        }
+        match Thread::start(&self.ask, self.start, hands) {
+            Ok(thread) => {
+                let thread = self.thread.insert(thread);
+                self.waiting.keys().for_each(|lookup| thread.desk.ask(lookup));
+            }
+            Err(error) => {
+                let error = ResolveError::from(error);
+                let askers = self.waiting.drain().flat_map(|(_, askers)| askers);
+                askers.for_each(|id| hands.answer(id, Err(error.clone())));
+            }
         }
     }
 }

@@ -379,3 +379,57 @@ fn a_resolver_that_is_abandoned_asks_for_no_lock() {
     drop(held);
     desk.close();
 }
+
+#[test]
+fn what_was_asked_is_asked_again_once_a_child_has_taken_over() {
+    let (resolver, stub) = stubbed();
+    let mut rig = Rig::new(resolver);
+    let id = rig.look_up("example");
+    assert_eq!(stub.asked(), name("example"));
+    let desk = rig.resolver.thread.as_ref().map(|thread| thread.desk.clone()).expect("it was started");
+    // As if the thread were not there any more, and had it locked.
+    let held = desk.lock();
+    rig.call(|resolver, hands| resolver.take_over(hands));
+    assert_eq!(stub.asked(), name("example"));
+    drop(held);
+    stub.answer(found(1));
+    stub.answer(found(2));
+    let Ok(Found::Addresses(addresses)) = rig.answer(id) else { panic!("it was found") };
+    assert_eq!(addresses, [IpAddr::from([192, 0, 2, 2])]);
+    desk.close();
+}
+
+#[test]
+fn a_child_that_takes_over_begins_a_thread_when_it_asks_and_not_before() {
+    let (resolver, count) = counting();
+    let mut rig = Rig::new(resolver);
+    let id = rig.look_up("first");
+    assert!(rig.answer(id).is_ok());
+    let desk = rig.resolver.thread.as_ref().map(|thread| thread.desk.clone()).expect("it was started");
+    rig.call(|resolver, hands| resolver.take_over(hands));
+    assert!(rig.resolver.thread.is_none());
+    let id = rig.look_up("first");
+    assert!(matches!(rig.answer_so_far(id), Some(Ok(_))), "what was known is known");
+    let id = rig.look_up("second");
+    assert!(rig.answer(id).is_ok());
+    assert_eq!(count.load(Ordering::Relaxed), 2);
+    desk.close();
+}
+
+#[test]
+fn without_a_thread_what_was_asked_is_answered_with_the_reason_once_a_child_has_taken_over() {
+    let (mut resolver, stub) = stubbed();
+    let (mut actions, mut random) = (Vec::new(), |_: &mut [u8]| {});
+    let mut hands = Hands::new(crate::env::system_now(), &mut random, &mut actions);
+    resolver.look_up(LookupId::new(1), &name("example"), &mut hands);
+    stub.asked();
+    let desk = resolver.thread.as_ref().map(|thread| thread.desk.clone()).expect("it was started");
+    resolver.start = |_| Err(io::ErrorKind::OutOfMemory.into());
+    resolver.take_over(&mut hands);
+    assert!(resolver.thread.is_none() && resolver.waiting.is_empty());
+    let answered = actions.iter().any(|action| {
+        matches!(action, crate::resolve::Action::Answer(id, Err(ResolveError::Failed(_))) if *id == LookupId::new(1))
+    });
+    assert!(answered, "{actions:?}");
+    desk.close();
+}
