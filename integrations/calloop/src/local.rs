@@ -23,6 +23,9 @@ const BATCH: usize = 64;
 /// dropped; calloop's handle is not theirs to use there. A handler that keeps the loop's handle keeps the weak one
 /// ([`LoopHandle::downgrade`]), as every callback in a calloop loop does, or the loop is never dropped.
 ///
+/// A forked child shares the loop's epoll set with its parent, and calloop takes every source from it when it drops a loop: the
+/// child leaves the loop alone ([`std::mem::forget`]), and goes on, if it does, in a new one ([`Local::take_over`]).
+///
 /// # Errors
 ///
 /// The system has no descriptor left, or calloop's poller refuses one. The context is dropped.
@@ -36,6 +39,7 @@ pub fn insert<D: 'static>(handle: &LoopHandle<'_, D>, context: Context<D>) -> io
         queue: RefCell::new(VecDeque::new()),
         end: Cell::new(None),
         batch: Cell::new(BATCH),
+        process: std::process::id(),
     });
     let tenancy = Tenancy(Rc::clone(&lodging));
     let token = handle
@@ -109,9 +113,16 @@ impl<D: 'static> Local<D> {
                 None
             }
         };
-        handle.remove(self.token);
+        self.take_from(handle);
         if let Some(single) = single {
             single.leave(data);
+        }
+    }
+
+    /// Takes the source from the loop, unless a forked child shares that with its parent.
+    fn take_from(&self, handle: &LoopHandle<'_, D>) {
+        if self.lodging.process == std::process::id() {
+            handle.remove(self.token);
         }
     }
 
@@ -121,8 +132,23 @@ impl<D: 'static> Local<D> {
     /// `None` when it has gone, and while it is busy, inside a handler for one: then nothing has changed.
     pub fn detach(&self, handle: &LoopHandle<'_, D>) -> Option<Context<D>> {
         let single = self.lodging.single.try_borrow_mut().ok()?.take()?;
-        handle.remove(self.token);
+        self.take_from(handle);
         Some(single.detach())
+    }
+
+    /// In a forked child that goes on serving in its parent's place: [`Context::take_over`]. The context is taken out of the loop,
+    /// which is shared with the parent and is not touched, to be [inserted](insert) into a new one; the old loop is left alone.
+    /// `None` when the context has gone, and while it is busy.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left. It can be tried again.
+    #[doc(alias("fork", "daemonize"))]
+    pub fn take_over(&self) -> io::Result<Option<Context<D>>> {
+        let Ok(mut slot) = self.lodging.single.try_borrow_mut() else { return Ok(None) };
+        let Some(single) = &mut *slot else { return Ok(None) };
+        single.take_over()?;
+        Ok(slot.take().map(Single::detach))
     }
 }
 
@@ -142,6 +168,8 @@ struct Lodging<D> {
     /// It was to end while it was busy.
     end: Cell<Option<End>>,
     batch: Cell<usize>,
+    /// The process of the loop.
+    process: u32,
 }
 
 #[derive(Clone, Copy)]

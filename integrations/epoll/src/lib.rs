@@ -46,6 +46,9 @@ pub use single::Single;
 #[cfg(test)]
 extern crate self as lodger_epoll;
 #[cfg(test)]
+#[path = "../tests/forking.rs"]
+mod audited_forking;
+#[cfg(test)]
 #[path = "../tests/own.rs"]
 mod audited_own;
 #[cfg(test)]

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// see [`edge_triggered`](Self::edge_triggered).
 ///
 /// When dropped, it detaches and drops its context: nothing is said to the peers. [`leave`](Self::leave) does that.
+///
+/// A forked child shares what is behind the descriptor with its parent. There all of these give the context up
+/// ([`Context::abandon`]) and leave the parent's alone, unless [`take_over`](Self::take_over) has made it the child's own.
 #[derive(Debug)]
 pub struct Single<D> {
     /// Present until it is taken out for good.
@@ -100,6 +103,25 @@ impl<D> Single<D> {
         let mut context = self.context.take().expect("a context is taken out only for good");
         self.watched.detach(&mut context);
         context
+    }
+
+    /// In a forked child that goes on serving in its parent's place: [`Context::take_over`], and a descriptor of the child's own,
+    /// behind which everything is watched anew. The parent's is not touched.
+    ///
+    /// Its number may be another: the host lets go of the old one before this, and watches [`as_fd`](AsFd::as_fd) after.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left. It can be tried again.
+    #[doc(alias("fork", "daemonize"))]
+    pub fn take_over(&mut self) -> io::Result<()> {
+        self.watched.renew()?;
+        self.armed = Armed::Never;
+        let context = self.context.as_mut().expect("a context is taken out only for good");
+        context.take_over()?;
+        // The new set has none of them: nothing is removed there, and all is added again.
+        self.watched.detach(context);
+        self.prepare()
     }
 
     /// Says goodbye to every peer, and closes ([`Context::leave`]).

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -177,8 +178,27 @@ impl<D: 'static> Guest<D> {
         Ok((stay.context, stay.data))
     }
 
+    /// In a forked child that goes on serving in its parent's place, once the loop is the child's own (`uv_loop_fork`, or
+    /// [`Loop::take_over`](crate::Loop::take_over)): [`Context::take_over`]. The loop's next iteration watches on.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceBusy` while the context is busy, within a handler for one; else the system has no descriptor left. It can be tried
+    /// again.
+    #[doc(alias("fork", "uv_loop_fork"))]
+    pub fn take_over(&self) -> io::Result<()> {
+        let mut borrowed =
+            self.inner.stay.try_borrow_mut().map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        let Some(stay) = borrowed.as_mut() else { return Ok(()) };
+        stay.context.take_over()?;
+        self.inner.home.taken_over();
+        stay.used();
+        Ok(())
+    }
+
     /// For a forked child: gives the descriptors' numbers back, and touches neither the loop, which shares its epoll descriptor
-    /// with the parent's, nor the connections ([`Context::abandon`]). The loop must not be used in the child any more.
+    /// with the parent's, nor the connections ([`Context::abandon`]). The loop must not be used in the child any more. In a child
+    /// that has not [taken over](Self::take_over) dropping, [`leave`](Self::leave) and [`detach`](Self::detach) do no more either.
     #[doc(alias("fork", "uv_loop_fork"))]
     pub fn abandon(self) {
         // A guest that is busy stays as it is, for good.

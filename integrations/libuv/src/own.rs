@@ -63,6 +63,17 @@ impl Loop {
         self.run_in(Mode::NoWait)
     }
 
+    /// In a forked child that goes on serving in its parent's place: makes the loop the child's own (`uv_loop_fork`). After it
+    /// come its guests ([`Guest::take_over`]). Until then dropping it does nothing in the child.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor or no memory left.
+    #[doc(alias = "uv_loop_fork")]
+    pub fn take_over(&mut self) -> io::Result<()> {
+        self.home.fork()
+    }
+
     /// Whether something keeps the loop alive.
     #[doc(alias = "uv_loop_alive")]
     pub fn is_alive(&self) -> bool {

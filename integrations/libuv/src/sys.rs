@@ -38,6 +38,7 @@ unsafe extern "C" {
     fn uv_loop_size() -> usize;
     fn uv_loop_init(uv: *mut uv_loop_t) -> c_int;
     fn uv_loop_close(uv: *mut uv_loop_t) -> c_int;
+    fn uv_loop_fork(uv: *mut uv_loop_t) -> c_int;
     fn uv_loop_alive(uv: *const uv_loop_t) -> c_int;
     fn uv_run(uv: *mut uv_loop_t, mode: c_uint) -> c_int;
     fn uv_stop(uv: *mut uv_loop_t);
@@ -110,7 +111,11 @@ impl<D: 'static> Guest<D> {
     /// - Handles that the guest has made are left alone: `uv_walk` is told not to close them, and a loop that ends
     ///   by closing all of its handles does so after the guest has gone.
     pub unsafe fn join(uv: *mut uv_loop_t, context: Context<D>, data: D) -> Self {
-        let home = Home { uv: NonNull::new(uv).expect("a loop is no null pointer"), own: None };
+        let home = Home {
+            uv: NonNull::new(uv).expect("a loop is no null pointer"),
+            own: None,
+            process: this_process(),
+        };
         Self::move_in(&home, context, data, Rc::new(Panics::default()))
     }
 }
@@ -121,12 +126,19 @@ impl<D: 'static> Guest<D> {
 pub(crate) struct Home {
     uv: NonNull<uv_loop_t>,
     own: Option<Rc<OwnLoop>>,
+    /// Where the loop may be touched: a forked child shares what is behind it with its parent.
+    process: Rc<Cell<u32>>,
+}
+
+fn this_process() -> Rc<Cell<u32>> {
+    Rc::new(Cell::new(std::process::id()))
 }
 
 /// The memory of a loop that belongs to Rust.
 struct OwnLoop {
     uv: NonNull<uv_loop_t>,
     closed: Cell<bool>,
+    process: Rc<Cell<u32>>,
 }
 
 impl Home {
@@ -142,7 +154,29 @@ impl Home {
             unsafe { dealloc(uv.as_ptr().cast(), layout) };
         }
         result(code)?;
-        Ok(Self { uv, own: Some(Rc::new(OwnLoop { uv, closed: Cell::new(false) })) })
+        let process = this_process();
+        let own = OwnLoop { uv, closed: Cell::new(false), process: Rc::clone(&process) };
+        Ok(Self { uv, own: Some(Rc::new(own)), process })
+    }
+
+    /// Makes the loop, which is Rust's own, a forked child's.
+    pub(crate) fn fork(&self) -> io::Result<()> {
+        if self.is_forked() {
+            // SAFETY: as for `run`.
+            result(unsafe { uv_loop_fork(self.as_ptr()) })?;
+        }
+        self.taken_over();
+        Ok(())
+    }
+
+    /// Whether this is a forked child, and the loop is the parent's.
+    fn is_forked(&self) -> bool {
+        self.process.get() != std::process::id()
+    }
+
+    /// The loop is this process's.
+    pub(crate) fn taken_over(&self) {
+        self.process.set(std::process::id());
     }
 
     pub(crate) fn as_ptr(&self) -> *mut uv_loop_t {
@@ -194,6 +228,10 @@ impl OwnLoop {
         if self.closed.get() {
             return Ok(());
         }
+        // To run it, or to close what is in it, would change what the parent has.
+        if self.process.get() != std::process::id() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         // SAFETY: the loop is initialised and not closed. It is not running: `Loop` is lent to a run exclusively, and this
         // is called by its `close`, or when it and all guests are gone.
         let code = unsafe {
@@ -215,7 +253,7 @@ impl Drop for OwnLoop {
     }
 }
 
-/// A handle, closed when dropped.
+/// A handle, closed when dropped; left as it is in a forked child, where that would take it from the parent's epoll set.
 struct Handle {
     raw: NonNull<RawHandle>,
     /// The loop is there for as long as the handle can be used.
@@ -266,6 +304,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.home.is_forked() {
+            return;
+        }
         // SAFETY: initialised by `new`, and closed here only. The memory lives until `on_close`.
         unsafe { uv_close(self.raw(), on_close) };
     }
@@ -317,6 +358,9 @@ impl Poll {
 
 impl Drop for Poll {
     fn drop(&mut self) {
+        if self.0.home.is_forked() {
+            return;
+        }
         // SAFETY: the handle is initialised and not closed. After this libuv has no more to do with the descriptor.
         let _ = unsafe { uv_poll_stop(self.0.raw()) };
     }

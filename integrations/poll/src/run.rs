@@ -20,6 +20,8 @@ use std::time::Duration;
 /// assert!(greeted);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+/// In a forked child that has not taken the context over ([`take_over`](Self::take_over)) the loop only gives it up
+/// ([`Context::abandon`]), also at the end of [`run`](Self::run).
 #[doc(alias("lws_service", "libwebsocket_service"))]
 #[derive(Debug)]
 pub struct Loop {
@@ -110,6 +112,17 @@ impl Loop {
     /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
         self.array.detach(context);
+    }
+
+    /// In a forked child that goes on serving in its parent's place: [`Context::take_over`]. The array is the child's own already,
+    /// here as everywhere; the next turn watches on.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left. It can be tried again.
+    #[doc(alias("fork", "daemonize"))]
+    pub fn take_over<D>(&mut self, context: &mut Context<D>) -> io::Result<()> {
+        context.take_over()
     }
 
     /// [`Context::leave`]: says goodbye to every peer, and closes.

@@ -22,6 +22,8 @@ use std::time::Duration;
 /// assert!(greeted);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+/// A forked child shares the poller with its parent. There the loop only gives the context up ([`Context::abandon`]), also at
+/// the end of [`run`](Self::run), unless [`take_over`](Self::take_over) has made both the child's own.
 #[doc(alias("lws_service", "libwebsocket_service", "uv_run"))]
 #[derive(Debug)]
 pub struct Loop {
@@ -100,6 +102,22 @@ impl Loop {
     /// [`Context::detach`] from this loop: nothing is closed, and another loop may take the context.
     pub fn detach<D>(&mut self, context: &mut Context<D>) {
         self.watched.detach(context);
+    }
+
+    /// In a forked child that goes on serving in its parent's place: [`Context::take_over`], and a poller of the child's own, to
+    /// which the next turn adds everything. The parent's, with which the child's was shared, is not touched; its descriptors stay
+    /// open in the child.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left. It can be tried again.
+    #[doc(alias("fork", "daemonize"))]
+    pub fn take_over<D>(&mut self, context: &mut Context<D>) -> io::Result<()> {
+        self.watched.renew()?;
+        context.take_over()?;
+        // The new poller has none of them: nothing is removed there, and the next turn adds all.
+        self.watched.detach(context);
+        Ok(())
     }
 
     /// [`Context::leave`]: says goodbye to every peer, and closes.

@@ -6,6 +6,7 @@ use polling::{Event, Events, PollMode, Poller};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many events one wait takes.
@@ -13,7 +14,9 @@ pub(crate) const EVENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    poller: Poller,
+    /// Shared with nobody: so that it can be left undropped.
+    poller: Arc<Poller>,
+    process: u32,
     events: Events,
     /// What the last wait reported, as lodger has it.
     ready: Vec<(RawFd, Ready)>,
@@ -25,7 +28,14 @@ impl Watcher {
         if !poller.supports_level() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self { poller, events: Events::with_capacity(EVENTS), ready: Vec::new() })
+        let (poller, process) = (Arc::new(poller), std::process::id());
+        Ok(Self { poller, process, events: Events::with_capacity(EVENTS), ready: Vec::new() })
+    }
+
+    /// In a forked child, which shares the poller with its parent: an empty one of its own.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        *self = Self::new()?;
+        Ok(())
     }
 
     /// Waits for at most `timeout`, `None` is for ever, and says how many are ready.
@@ -45,6 +55,15 @@ impl Watcher {
     /// What the last wait reported.
     pub(crate) fn event(&self, at: usize) -> Option<(RawFd, Ready)> {
         self.ready.get(at).copied()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // A poller that is dropped takes its timer from the epoll set, which is the parent's as well.
+        if self.process != std::process::id() {
+            std::mem::forget(Arc::clone(&self.poller));
+        }
     }
 }
 

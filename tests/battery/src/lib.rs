@@ -35,6 +35,7 @@
 pub mod cases;
 mod client;
 mod descriptors;
+pub mod forks;
 mod handlers;
 mod mischief;
 mod secure;

@@ -37,6 +37,12 @@ impl Poller {
         Ok(poller)
     }
 
+    /// In a forked child, which shares the set and the timer with its parent: empty ones of its own.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        *self = if self.timer.is_some() { Self::with_timer()? } else { Self::new()? };
+        Ok(())
+    }
+
     /// Waits for at most `timeout`, `None` is for ever, and takes at most `most` events.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, most: usize) -> io::Result<usize> {
         let timeout = timeout.map(timespec);

@@ -6,7 +6,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::kqueue::{self, EventFilter, EventFlags};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 const TIMER: isize = 0;
 
 pub(crate) struct Poller {
-    kqueue: OwnedFd,
+    kqueue: Queue,
     timer_armed: bool,
     events: Vec<kqueue::Event>,
 }
@@ -23,12 +23,19 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let kqueue = kqueue::kqueue()?;
         rustix::io::fcntl_setfd(&kqueue, rustix::io::FdFlags::CLOEXEC)?;
+        let kqueue = Queue { fd: Some(kqueue), process: std::process::id() };
         Ok(Self { kqueue, timer_armed: false, events: Vec::new() })
     }
 
     /// One in which a deadline can be armed.
     pub(crate) fn with_timer() -> io::Result<Self> {
         Self::new()
+    }
+
+    /// In a forked child, which has not inherited the kqueue: one of its own.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        *self = Self::new()?;
+        Ok(())
     }
 
     /// Waits for at most `timeout`, `None` is for ever, and takes at most `most` events.
@@ -114,9 +121,31 @@ impl Host for Poller {
     }
 }
 
+/// A kqueue, closed in the process that made it. A forked child does not inherit it: the number is free there, or stands for
+/// something else by now.
+struct Queue {
+    /// There until it is dropped.
+    fd: Option<OwnedFd>,
+    process: u32,
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("it is taken out only when it is dropped").as_fd()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take().filter(|_| self.process != std::process::id()) {
+            let _ = fd.into_raw_fd();
+        }
+    }
+}
+
 impl fmt::Debug for Poller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller").field("kqueue", &self.kqueue).finish_non_exhaustive()
+        f.debug_struct("Poller").field("kqueue", &self.as_fd()).finish_non_exhaustive()
     }
 }
 
