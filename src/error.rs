@@ -1,5 +1,6 @@
 //! Errors of set-up and misuse. What a peer does wrong is in the protocol's own module.
 
+use crate::net::Peer;
 use std::fmt;
 use std::io;
 
@@ -12,7 +13,12 @@ pub enum ListenError {
     /// The named socket option was refused.
     Option(&'static str, io::Error),
     /// The address could not be bound: in use, not ours, or not allowed.
-    Bind(io::Error),
+    Bind {
+        /// The address and port, or the path of a Unix socket, that was asked for.
+        address: Peer,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The system would not listen on it; for a descriptor of one's own: it is not a listening stream socket.
     Listen(io::Error),
     /// The context is leaving.
@@ -30,7 +36,7 @@ impl fmt::Display for ListenError {
         match self {
             Self::Socket(error) => write!(f, "no socket for listening: {error}"),
             Self::Option(name, error) => write!(f, "socket option {name} refused: {error}"),
-            Self::Bind(error) => write!(f, "address cannot be bound: {error}"),
+            Self::Bind { address, error } => write!(f, "address {address} cannot be bound: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Leaving => f.write_str("the context is leaving"),
             Self::NoSite => f.write_str("no such site"),
@@ -43,7 +49,7 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Socket(error) | Self::Option(_, error) | Self::Bind(error) | Self::Listen(error) => {
+            Self::Socket(error) | Self::Option(_, error) | Self::Bind { error, .. } | Self::Listen(error) => {
                 Some(error)
             }
             Self::Leaving | Self::NoSite | Self::NoCertificate | Self::CertificateOfSite => None,

@@ -218,7 +218,7 @@ fn socket_that_somebody_listens_on_is_left_alone() {
     let theirs = UnixListener::bind(&path).unwrap();
     let (mut house, server) = served();
     let refused = house.io().listen(Listen::unix(&path), server.site);
-    assert!(matches!(refused, Err(ListenError::Bind(_))), "{refused:?}");
+    assert!(matches!(refused, Err(ListenError::Bind { .. })), "{refused:?}");
     assert!(path.exists());
     drop(Client::unix(&path));
     theirs.set_nonblocking(true).unwrap();
@@ -237,13 +237,13 @@ fn plain_file_at_the_path_is_left_alone() {
     let (mut house, server) = served();
     for path in [&path, &link, &directory.0] {
         let refused = house.io().listen(Listen::unix(path), server.site);
-        assert!(matches!(refused, Err(ListenError::Bind(_))), "{refused:?}");
+        assert!(matches!(refused, Err(ListenError::Bind { .. })), "{refused:?}");
     }
     assert_eq!(std::fs::read_to_string(&link).unwrap(), "do not remove");
     let refused = house.io().listen(Listen::unix("/nowhere/at/all"), server.site);
-    assert!(matches!(refused, Err(ListenError::Bind(_))));
+    assert!(matches!(refused, Err(ListenError::Bind { .. })));
     let refused = house.io().listen(Listen::unix("x".repeat(500)), server.site);
-    assert!(matches!(refused, Err(ListenError::Bind(_))));
+    assert!(matches!(refused, Err(ListenError::Bind { .. })));
     house.leave();
 }
 
@@ -300,7 +300,7 @@ fn listeners_share_a_port_where_both_allow_it() {
     let (mut house, server) = served();
     let first = house.io().listen(any_port().reuse_port(true), server.site).unwrap();
     let address = house.io().local_addr(first).unwrap().inet().unwrap();
-    assert!(matches!(house.io().listen(Listen::tcp(address), server.site), Err(ListenError::Bind(_))));
+    assert!(matches!(house.io().listen(Listen::tcp(address), server.site), Err(ListenError::Bind { .. })));
     house.io().listen(Listen::tcp(address).reuse_port(true), server.site).unwrap();
     for _ in 0..8 {
         let mut client = Client::tcp(address);
@@ -339,10 +339,31 @@ fn option_that_is_refused_is_named() {
 }
 
 #[test]
+fn an_address_that_cannot_be_bound_is_named() {
+    let directory = Directory::new("named");
+    let (mut house, server) = served();
+    let taken = Listen::tcp(server.address);
+    let nobodys = Listen::tcp(([192, 0, 2, 1], 80));
+    let (missing, long) = (directory.join("no/socket"), "x".repeat(500));
+    for (listen, name) in [
+        (taken, server.address.to_string()),
+        (nobodys, "192.0.2.1:80".into()),
+        (Listen::unix(&missing), format!("unix:{}", missing.display())),
+        (Listen::unix(&long), format!("unix:{long}")),
+    ] {
+        let error = house.io().listen(listen, server.site).unwrap_err();
+        let ListenError::Bind { address, error: system } = &error else { panic!("{error}") };
+        assert_eq!(address.to_string(), name);
+        assert_eq!(error.to_string(), format!("address {name} cannot be bound: {system}"));
+    }
+    house.leave();
+}
+
+#[test]
 fn port_that_is_taken_and_site_that_is_gone_are_refused() {
     let (mut house, server) = served();
     let refused = house.io().listen(Listen::tcp(server.address), server.site);
-    assert!(matches!(refused, Err(ListenError::Bind(_))));
+    assert!(matches!(refused, Err(ListenError::Bind { .. })));
     house.io().remove_site(server.site);
     let refused = house.io().listen(any_port(), server.site);
     assert!(matches!(refused, Err(ListenError::NoSite)));

@@ -57,7 +57,8 @@ pub enum ConnectError {
     #[cfg(feature = "tls")]
     #[doc(alias("CURLE_SSL_CACERT_BADFILE"))]
     TlsConfig(crate::tls::ConfigError),
-    /// The scheme asks for TLS, and lodger was built without it (feature `tls`).
+    /// The scheme (`https`, `wss`, `tls`) asks for TLS, and lodger was built without its feature `tls`. The program's manifest turns
+    /// it on, best by `tls-aws-lc-rs` or `tls-ring`, which bring the cryptography.
     #[doc(alias = "CURLE_UNSUPPORTED_PROTOCOL")]
     NoTls,
     /// The server answered the opening handshake with another status than 101 (RFC 6455, section 4.2.2).
@@ -219,7 +220,9 @@ impl fmt::Display for ConnectError {
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
             #[cfg(feature = "tls")]
             Self::TlsConfig(error) => write!(f, "TLS cannot be set up: {error}"),
-            Self::NoTls => f.write_str("the scheme asks for TLS, which this program was built without"),
+            Self::NoTls => {
+                f.write_str("the scheme asks for TLS, and lodger was built without its feature `tls`")
+            }
             Self::Status(refusal) => {
                 write!(f, "the server answered {} to the opening handshake", refusal.status)
             }

@@ -1,5 +1,6 @@
 //! Listening sockets and their options.
 
+use super::Peer;
 use crate::error::ListenError;
 use crate::role::Secure;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -176,11 +177,11 @@ impl Listen {
         }
     }
 
-    #[cfg(feature = "sim")]
-    pub(super) fn address(&self) -> Option<super::Peer> {
+    /// What is to be bound, if it is not bound already.
+    pub(super) fn address(&self) -> Option<Peer> {
         match &self.place {
-            Place::Tcp(address) => Some(super::Peer::Inet(*address)),
-            Place::Unix(path) => Some(super::Peer::Unix(Some(path.clone()))),
+            Place::Tcp(address) => Some(Peer::Inet(*address)),
+            Place::Unix(path) => Some(Peer::Unix(Some(path.clone()))),
             Place::Descriptor(_) => None,
         }
     }
@@ -209,6 +210,10 @@ impl SocketPath {
 
 pub(super) fn open(listen: &Listen) -> Result<OwnedFd, ListenError> {
     let option = |name| move |errno: rustix::io::Errno| ListenError::Option(name, errno.into());
+    let bind = |errno: rustix::io::Errno| ListenError::Bind {
+        address: listen.address().unwrap_or(Peer::Unix(None)),
+        error: errno.into(),
+    };
     let socket = match &listen.place {
         Place::Tcp(address) => {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -232,14 +237,14 @@ pub(super) fn open(listen: &Listen) -> Result<OwnedFd, ListenError> {
             if listen.nodelay && listen.passes_nodelay() {
                 sockopt::set_tcp_nodelay(&socket, true).map_err(option("TCP_NODELAY"))?;
             }
-            net::bind(&socket, address).map_err(|errno| ListenError::Bind(errno.into()))?;
+            net::bind(&socket, address).map_err(bind)?;
             socket
         }
         Place::Unix(path) => {
-            let address = SocketAddrUnix::new(path).map_err(|errno| ListenError::Bind(errno.into()))?;
+            let address = SocketAddrUnix::new(path).map_err(bind)?;
             remove_if_stale(path, &address);
             let socket = stream_socket(AddressFamily::UNIX)?;
-            net::bind(&socket, &address).map_err(|errno| ListenError::Bind(errno.into()))?;
+            net::bind(&socket, &address).map_err(bind)?;
             socket
         }
         Place::Descriptor(socket) => {

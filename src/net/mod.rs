@@ -71,8 +71,8 @@ impl Net {
             Self::Simulated(net) => {
                 let address = listen
                     .address()
-                    .ok_or_else(|| crate::ListenError::Bind(io::ErrorKind::Unsupported.into()))?;
-                net.listen(&address).map_err(crate::ListenError::Bind)
+                    .ok_or_else(|| crate::ListenError::Listen(io::ErrorKind::Unsupported.into()))?;
+                net.listen(&address).map_err(|error| crate::ListenError::Bind { address, error })
             }
         }
     }

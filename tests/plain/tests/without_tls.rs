@@ -41,6 +41,7 @@ fn a_url_that_asks_for_tls_is_refused_by_name_where_there_is_none() {
     assert_eq!(errors.len(), 3);
     for error in errors {
         assert!(matches!(error, ConnectError::NoTls) && !error.is_transient(), "{error:?}");
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
     }
     assert_eq!(context.link_count(), 0);
 }
