@@ -720,6 +720,7 @@ impl<D> Context<D> {
                     if first.is_some_and(|first| first.filter(&peer, data)) {
                         let link = self.io.open_http(socket, &peer, site, listener);
                         self.io.core.count_address(link);
+                        self.connection_began(link, listener, site, data);
                     } else {
                         self.io.core.net.close(socket);
                     }
@@ -729,6 +730,18 @@ impl<D> Context<D> {
             self.io.core.make_way(gives_way);
         }
         self.io.core.burst_was(index, burst, true);
+    }
+
+    /// Tells the protocol that has let a connection in of its beginning.
+    fn connection_began(&mut self, index: u32, listener: Key, site: Key, data: &mut D) {
+        let Some(connection) = self.io.core.connection_begins(index, listener, site) else { return };
+        // One that unwinds aborts the connection, whose end is told all the same.
+        self.io.core.make_current(index);
+        self.io.core.work = true;
+        if let Some(first) = protocol_at(&mut self.protocols, site, 0) {
+            first.connection_began(&connection, data, &mut self.io);
+        }
+        self.io.core.release_current();
     }
 
     fn accept_raw(&mut self, index: u32, socket: OwnedFd, peer: &Peer, data: &mut D) {

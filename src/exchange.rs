@@ -486,7 +486,10 @@ impl<D> Context<D> {
         match server.phase {
             Phase::Head if partial => core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT)),
             Phase::Head if queued > 0 => core.finish_and_linger(index),
-            Phase::Head => core.end(index, CloseReason::PeerEnded),
+            Phase::Head => {
+                let limit = if server.first { Timeout::Handshake } else { Timeout::KeepAlive };
+                core.end(index, CloseReason::TimedOut(limit));
+            }
             Phase::Deciding => {
                 server.phase = Phase::Exchange;
                 server.head = Vec::new();

@@ -10,7 +10,7 @@ use crate::transport::TlsError;
 use crate::ws::{self, CloseCode, ProtocolError};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 /// One protocol of a [`Site`](crate::Site): sees each request that is its own and decides what becomes of it.
 ///
@@ -50,11 +50,40 @@ pub trait Protocol<D> {
     }
 
     /// Whether to talk to `peer` at all. Asked of the site's first protocol right after accepting, before a byte is read
-    /// or sent; refusing closes the connection at once.
+    /// or sent; refusing closes the connection at once, and nothing more is heard of it.
     #[doc(alias = "LWS_CALLBACK_FILTER_NETWORK_CONNECTION")]
     fn filter(&mut self, peer: &Peer, data: &mut D) -> bool {
         let _ = (peer, data);
         true
+    }
+
+    /// A connection has begun: one of the site's listeners has accepted it, and [`filter`](Self::filter) has let it in. Told of each,
+    /// before a byte is read or sent and before its TLS handshake, also of those that never make a request; to the protocol that
+    /// `filter` was asked of, whichever site and protocol a request will be for. The descriptor's number is the connection's name
+    /// until [`connection_ended`](Self::connection_ended): [`Io::hang_up`] ends it, [`Io::find_fd`] finds its conn.
+    ///
+    /// Nothing is told here of raw listeners' connections, whose handlers hear `opened` and `closed`, and of adopted ones
+    /// ([`Io::adopt_http`] and its kin).
+    #[doc(alias("LWS_CALLBACK_WSI_CREATE", "LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED"))]
+    fn connection_began(&mut self, connection: &Connection, data: &mut D, io: &mut Io<D>) {
+        let _ = (connection, data, io);
+    }
+
+    /// A connection has ended whose beginning this protocol was told of by [`connection_began`](Self::connection_began). Told once of
+    /// each, and last: the `closed` of its conn came before, save where the descriptor is given away
+    /// ([`ConnectionEnd::Released`]), which comes after. From here on, and not before, the number may be that of something else.
+    ///
+    /// Not told where handlers hear no `closed` either, since the context is dropped or abandoned; nor once the protocol's own site
+    /// has [`ended`](Self::ended), which connections of other sites at its listener may outlive.
+    #[doc(alias("LWS_CALLBACK_WSI_DESTROY", "LWS_CALLBACK_CLOSED_HTTP"))]
+    fn connection_ended(
+        &mut self,
+        connection: &Connection,
+        reason: ConnectionEnd,
+        data: &mut D,
+        io: &mut Io<D>,
+    ) {
+        let _ = (connection, reason, data, io);
     }
 
     /// The host refused to watch a listener of the site, which is closed therefore. Told to the site's first protocol.
@@ -127,6 +156,38 @@ where
 {
     fn accept(&mut self, request: &Request<'_>, data: &mut D, io: &mut Io<D>) -> Decision<D> {
         self(request, data, io)
+    }
+}
+
+/// An accepted connection, as [`Protocol::connection_began`] and [`Protocol::connection_ended`] tell of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Connection {
+    /// The number of its descriptor, which is lodger's: to know the connection by, not to read, write or close.
+    pub fd: RawFd,
+    /// The address at the other end; for a Unix socket without a path.
+    pub peer: Peer,
+    /// The listener that has accepted it, which may have closed since.
+    pub listener: ListenerId,
+}
+
+/// How an accepted connection ended ([`Protocol::connection_ended`]).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectionEnd {
+    /// It was closed. Where a conn ended with it, or it failed with one, this is what the conn's `closed` says; an HTTP connection that
+    /// ends between requests has a reason of its own.
+    Closed(CloseReason),
+    /// Its descriptor goes to the application ([`Conn::release`](crate::Conn::release)).
+    Released,
+}
+
+impl fmt::Display for ConnectionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(reason) => reason.fmt(f),
+            Self::Released => f.write_str("released"),
+        }
     }
 }
 
@@ -263,6 +324,35 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// What is told of an accepted connection that ends for this reason. A conn that ends with it has the reason itself.
+    pub(crate) fn of_connection(&self) -> ConnectionEnd {
+        ConnectionEnd::Closed(match self {
+            Self::Released { .. } => return ConnectionEnd::Released,
+            Self::Completed => Self::Completed,
+            Self::Handshake { by, code, reason } => {
+                Self::Handshake { by: *by, code: *code, reason: reason.clone() }
+            }
+            // No connection that was accepted is a client's.
+            Self::Closed | Self::Connect(_) | Self::Exchange(_) => Self::Closed,
+            Self::Aborted => Self::Aborted,
+            Self::PeerEnded => Self::PeerEnded,
+            Self::Io(error) => Self::Io(copy(error)),
+            Self::Protocol(error) => Self::Protocol(*error),
+            Self::TooLarge => Self::TooLarge,
+            Self::Content => Self::Content,
+            Self::ContentTooLarge => Self::ContentTooLarge,
+            Self::File(error) => Self::File(copy(error)),
+            Self::TimedOut(which) => Self::TimedOut(*which),
+            Self::Host(error) => Self::Host(copy(error)),
+            Self::GaveWay => Self::GaveWay,
+            Self::MessageGaveWay => Self::MessageGaveWay,
+            Self::OutOfMemory => Self::OutOfMemory,
+            Self::Leaving => Self::Leaving,
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => Self::Tls(error.clone()),
+        })
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn tls(error: TlsError) -> Self {
         Self::Tls(error)
@@ -314,6 +404,14 @@ impl CloseReason {
     }
 }
 
+/// An error that says the same.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
 /// Who did it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum By {
@@ -327,8 +425,10 @@ pub enum By {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Timeout {
-    /// `handshake`: no decision came.
+    /// `handshake`: no decision came, or no request.
     Handshake,
+    /// `keep_alive`: no further request came.
+    KeepAlive,
     /// `body_stall`: the content of a request, or of a response, stopped coming.
     BodyStall,
     /// `message_stall`: a WebSocket message began and stopped coming.

@@ -239,11 +239,31 @@ impl<D> Io<D> {
         Some(Conn::new(self, key))
     }
 
-    /// The conn that goes on at a descriptor of lodger's.
+    /// The conn that goes on at a descriptor of lodger's, from when lodger has it until it is closed or given back, whether a host
+    /// watches it at the moment or not. `None` for every other number, and between requests.
     #[doc(alias = "lws_get_socket_fd")]
     pub fn find_fd(&self, fd: RawFd) -> Option<ConnId> {
-        let (_, link) = self.core.links.at(self.core.lookup(fd)?)?;
+        let (_, link) = self.core.links.at(self.core.link_of(fd)?)?;
         self.core.conns.key_at(link.conn).map(|key| self.core.conn_id(key))
+    }
+
+    /// Ends the connection at a descriptor of lodger's in an orderly way, also where no conn goes on, and says whether there was one.
+    /// It is for those who know connections by their numbers, as [`Protocol::connection_began`] and [`links`](Self::links) give them;
+    /// whoever has a conn's id calls [`Conn::close`].
+    ///
+    /// - WebSocket: the closing handshake with 1000 (RFC 6455, section 7.1.2).
+    /// - HTTP: a response that has begun is completed; anything else is dropped, also a request that waits for its response. Then the
+    ///   connection ends.
+    /// - Raw connection: what is queued is sent, then it ends.
+    /// - Connection whose TLS handshake is not complete: ends at once, unless something is to be sent on it first.
+    /// - Client's HTTP connection, and adopted descriptor: ends at once.
+    ///
+    /// What the peer still sends is read and dropped until it ends its half too, or [`Limits::closing`](crate::Limits::closing) is
+    /// reached. A connection that is closing already goes on with that, and counts. Listeners, sockets that are being connected, the
+    /// wake-up descriptor and the resolver's are no connections, nor is what [`Conn::release`] gives back: false, and nothing happens.
+    #[doc(alias("lws_hangup_on_client", "libwebsockets_hangup_on_client"))]
+    pub fn hang_up(&mut self, fd: RawFd) -> bool {
+        self.core.link_of(fd).is_some_and(|index| self.core.hang_up(index))
     }
 
     /// The conns that are bound to a protocol; none for a protocol of another context.

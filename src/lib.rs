@@ -140,7 +140,7 @@ pub use conn::Conn;
 pub use context::{Builder, Context};
 pub use env::{Env, SystemEnv};
 pub use error::{AdoptError, AdoptRefused, Gone, ListenError, SendError, SiteError};
-pub use handler::{By, CloseReason, Closed, Decision, Flow, Protocol, Timeout};
+pub use handler::{By, CloseReason, Closed, Connection, ConnectionEnd, Decision, Flow, Protocol, Timeout};
 pub use host::{Host, Interest, PollFd, Pollable, Ready, Scope, Served, Wait};
 pub use http::{Request, Response};
 pub use ids::{ConnId, ListenerId, ProtocolId, SiteId, TaskId};

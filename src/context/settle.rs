@@ -1,10 +1,10 @@
 //! What a call does besides serving: it tells handlers what has come up, runs what is due, and ends what has ended.
 
 use super::{Context, protocol_at};
-use crate::engine::Budget;
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::engine::timers::{Timer, TimerId};
+use crate::engine::{Budget, EndedConnection};
 use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
 use crate::ids::{ListenerId, ProtocolId};
 use crate::io::{Cx, Fresh};
@@ -133,6 +133,12 @@ impl<D> Context<D> {
                 self.tell_failed_handshake(failed, data);
             } else if !self.io.core.answers.is_empty() && budget.take() {
                 self.tell_answer(data);
+            } else if self.io.core.entrances.has_ended() {
+                // Behind the ends of their conns, and before that of their site.
+                if !self.io.core.ended.is_empty() || !budget.take() {
+                    break;
+                }
+                self.tell_ended_connection(data);
             } else if let Some(site) = self.io.core.ended_sites.pop() {
                 self.end_site(site, data);
             } else {
@@ -165,11 +171,32 @@ impl<D> Context<D> {
 
     fn tell_closed(&mut self, data: &mut D) {
         let Some((key, closed)) = self.io.core.ended.pop_front() else { return };
+        if matches!(closed.reason, CloseReason::Released { .. }) {
+            while let Some(released) = self.io.core.take_released_connection() {
+                self.tell_connection_end(released, data);
+            }
+        }
         let handler = self.handlers.take(key.index).or_else(|| self.io.take_fresh(key));
         self.io.core.conns.remove(key);
         let mut cx = Cx::new(data, &mut self.io, key);
         if let Some(handler) = handler {
             in_any_role!(handler, handler => handler.closed(&mut cx, closed));
+        }
+    }
+
+    fn tell_ended_connection(&mut self, data: &mut D) {
+        let core = &mut self.io.core;
+        if let Some(ended) = core.take_released_connection().or_else(|| core.take_ended_connection()) {
+            self.tell_connection_end(ended, data);
+        }
+    }
+
+    fn tell_connection_end(&mut self, ended: EndedConnection, data: &mut D) {
+        // The place of a site that has ended may be another's.
+        if self.io.core.sites.get(ended.site).is_some()
+            && let Some(first) = protocol_at(&mut self.protocols, ended.site, 0)
+        {
+            first.connection_ended(&ended.connection, ended.reason, data, &mut self.io);
         }
     }
 

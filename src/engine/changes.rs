@@ -37,8 +37,14 @@ impl Core {
     /// The link that has the number `fd`, from its `add` to its close.
     #[inline]
     pub(crate) fn lookup(&self, fd: RawFd) -> Option<u32> {
-        // A negative number becomes one beyond any table.
-        self.fds.get(fd as usize).copied().filter(|&index| index != super::NOBODY)
+        // A negative number becomes one beyond any table. `NOBODY` is above `UNANNOUNCED`.
+        self.fds.get(fd as usize).copied().filter(|&index| index < super::UNANNOUNCED)
+    }
+
+    /// The link that has the number `fd`, whether a host has been told of it or not.
+    pub(crate) fn link_of(&self, fd: RawFd) -> Option<u32> {
+        let known = self.fds.get(fd as usize).copied().filter(|&index| index != super::NOBODY)?;
+        Some(known & !super::UNANNOUNCED)
     }
 
     /// Tells the host what has changed, and closes what has ended.
@@ -70,7 +76,7 @@ impl Core {
                 self.hand_over(index);
             }
             let link = self.link(index);
-            if link.state == State::Ended && !link.is_registered() {
+            if link.may_go() && !link.is_registered() {
                 self.let_go(index);
             }
         }
@@ -116,8 +122,8 @@ impl Core {
         }
     }
 
-    /// Notes whose number it is.
-    fn know(&mut self, fd: RawFd, index: u32) {
+    /// Notes whose number it is: that of the link at `index`, or `UNANNOUNCED` beside it.
+    pub(super) fn know(&mut self, fd: RawFd, index: u32) {
         let place = fd as usize;
         if self.fds.len() <= place {
             // In steps of an eighth: one more for each of many idle links counts.
@@ -173,14 +179,15 @@ impl Core {
         {
             self.pools.take_back(*deflated);
         }
+        self.left_entrance(index, &link);
         self.left_site(&link);
         self.left_address(&link);
         self.accept_again();
     }
 
     pub(super) fn forget(&mut self, fd: RawFd, index: u32) {
-        if let Some(known) = self.fds.get_mut(fd as usize).filter(|known| **known == index) {
-            *known = super::NOBODY;
+        if self.link_of(fd) == Some(index) {
+            self.fds[fd as usize] = super::NOBODY;
         }
     }
 
@@ -198,7 +205,7 @@ impl Core {
                 host.remove(fd.as_fd());
                 let number = fd.as_raw_fd();
                 link.told = Interest::NONE;
-                self.forget(number, index);
+                self.know(number, index | super::UNANNOUNCED);
             }
         }
         host.unlock(Scope::Descriptors);

@@ -173,6 +173,25 @@ impl Core {
         }
     }
 
+    /// Closes whatever connection a link is, and says whether it is one.
+    pub(crate) fn hang_up(&mut self, index: u32) -> bool {
+        let link = self.link(index);
+        if link.state == State::Ended || link.flags.contains(Flags::RELEASING) {
+            return false;
+        }
+        match &link.role {
+            Role::Listener(_) | Role::WakeUp | Role::Resolver { .. } | Role::Connecting(_) => return false,
+            // Nothing was said yet that could be ended in an orderly way.
+            Role::Http(_) if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) => {
+                self.end(index, CloseReason::Closed);
+            }
+            Role::Http(_) | Role::WebSocket(_) | Role::Raw | Role::Client(_) | Role::Descriptor(_) => {
+                self.close(index, CloseCode::NORMAL, "");
+            }
+        }
+        true
+    }
+
     /// Lets go of a link whose descriptor goes back to the application once the host has been told.
     pub(crate) fn release(&mut self, index: u32) {
         if self.link(index).tls.is_some() {

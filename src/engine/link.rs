@@ -1,6 +1,7 @@
 //! One socket: its transport, its role, its buffers and its timers.
 
 use super::buffer::{Kept, Queue};
+use super::entrances::NOBODY_TOLD;
 use super::timers::TimerId;
 use crate::host::Interest;
 use crate::limits::Limits;
@@ -132,7 +133,7 @@ impl Link {
             phase_timer: TimerId::NONE,
             created: 0,
             site: NO_CONN,
-            peer: peer.map_or(CompactPeer::None, CompactPeer::new),
+            peer: peer.map_or(CompactPeer::None(NOBODY_TOLD), CompactPeer::new),
             state: State::Open,
             told: Interest::NONE,
             flags: Flags::empty(),
@@ -203,9 +204,37 @@ impl Link {
     #[inline]
     pub(crate) fn has_changed(&self) -> bool {
         !self.flags.contains(Flags::DIRTY)
-            && (self.wants() != self.told
-                || self.state == State::Ended
-                || self.flags.contains(Flags::RELEASING))
+            && (self.wants() != self.told || self.may_go() || self.flags.contains(Flags::RELEASING))
+    }
+
+    /// Whether it is over, and its number may be closed: whoever is to hear of the end has heard of it.
+    #[inline]
+    pub(crate) fn may_go(&self) -> bool {
+        self.state == State::Ended && (self.fd.is_none() || !self.is_watched())
+    }
+
+    /// Whether the protocol of a listener has been told of its beginning, and not of its end.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.entrance() != NOBODY_TOLD
+    }
+
+    /// By which entrance it came in, if its protocol is to be told of its end.
+    #[inline]
+    pub(crate) fn entrance(&self) -> u16 {
+        match self.peer {
+            CompactPeer::None(entrance) | CompactPeer::V4(_, _, entrance) | CompactPeer::V6(_, entrance) => {
+                entrance
+            }
+        }
+    }
+
+    pub(crate) fn set_entrance(&mut self, number: u16) {
+        match &mut self.peer {
+            CompactPeer::None(entrance) | CompactPeer::V4(_, _, entrance) | CompactPeer::V6(_, entrance) => {
+                *entrance = number
+            }
+        }
     }
 
     /// Whether it is a connection that is only read, as the host knows, and nothing of it waits.
@@ -258,27 +287,28 @@ impl Link {
     }
 }
 
-/// An address and port in 16 bytes, since there is one per link; the longer addresses lie elsewhere.
+/// An address and port in 16 bytes, since there is one per link; the longer addresses lie elsewhere. The last number is the link's
+/// entrance, in bytes that nothing else would fill.
 enum CompactPeer {
-    None,
-    V4(Ipv4Addr, u16),
-    V6(Box<SocketAddrV6>),
+    None(u16),
+    V4(Ipv4Addr, u16, u16),
+    V6(Box<SocketAddrV6>, u16),
 }
 
 impl CompactPeer {
     fn new(peer: &Peer) -> Self {
         match peer {
-            Peer::Unix(_) => Self::None,
-            Peer::Inet(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
-            Peer::Inet(SocketAddr::V6(address)) => Self::V6(Box::new(*address)),
+            Peer::Unix(_) => Self::None(NOBODY_TOLD),
+            Peer::Inet(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port(), NOBODY_TOLD),
+            Peer::Inet(SocketAddr::V6(address)) => Self::V6(Box::new(*address), NOBODY_TOLD),
         }
     }
 
     fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::None => None,
-            Self::V4(ip, port) => Some(SocketAddrV4::new(*ip, *port).into()),
-            Self::V6(address) => Some((**address).into()),
+            Self::None(_) => None,
+            Self::V4(ip, port, _) => Some(SocketAddrV4::new(*ip, *port).into()),
+            Self::V6(address, _) => Some((**address).into()),
         }
     }
 }
@@ -294,5 +324,6 @@ mod tests {
             assert_eq!(CompactPeer::new(&Peer::Inet(address)).address(), Some(address));
         }
         assert_eq!(CompactPeer::new(&Peer::Unix(None)).address(), None);
+        assert_eq!(size_of::<CompactPeer>(), 16);
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod conn;
 pub(crate) mod connect;
 mod doors;
 mod ending;
+mod entrances;
 pub(crate) mod link;
 mod secure;
 mod sites;
@@ -33,12 +34,14 @@ use conn::{Conn, NO_LINK, NO_PROTOCOL};
 use connect::{Asker, Connecting};
 use doors::{Doors, Room};
 pub(crate) use ending::waits_for;
+pub(crate) use entrances::EndedConnection;
+use entrances::Entrances;
 pub(crate) use link::Filled;
 use link::{Flags, Link, NO_CONN, State};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use store::{Key, Store};
 use timers::{Tick, Timer, TimerId, Timers};
@@ -66,6 +69,8 @@ const CALM: u8 = 16;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
 pub(crate) const NOBODY: u32 = u32::MAX;
+/// In the table of numbers, beside the place of a link that no host has been told of.
+const UNANNOUNCED: u32 = 1 << 31;
 
 /// A site as the engine knows it.
 pub(crate) struct SiteFacts {
@@ -178,7 +183,8 @@ pub(crate) struct Core {
     buffers: crate::transport::Buffers,
     /// Handshakes that may go on in this turn.
     handshakes_left: u32,
-    /// The link of each descriptor number, from its `add` until it is closed.
+    /// The link of each descriptor number, until it is closed; with `UNANNOUNCED` before its `add`, and while the context is
+    /// detached.
     pub(crate) fds: Vec<u32>,
     /// Links of which the host may have to be told something.
     pub(crate) changes: Vec<u32>,
@@ -204,6 +210,8 @@ pub(crate) struct Core {
     /// Sites without links that were removed: their protocols are to hear that they ended.
     pub(crate) ended_sites: Vec<Key>,
     pub(crate) failed_handshakes: VecDeque<FailedHandshake>,
+    /// By which listeners connections came in, and whose ends are to be told.
+    pub(crate) entrances: Entrances,
     /// Listeners that the host has refused, and their sites.
     pub(crate) refused_listeners: VecDeque<(Key, Key, io::Error)>,
     pub(crate) max_links: usize,
@@ -263,6 +271,7 @@ impl Core {
             accept_timer: TimerId::NONE,
             ended_sites: Vec::new(),
             failed_handshakes: VecDeque::new(),
+            entrances: Entrances::default(),
             refused_listeners: VecDeque::new(),
             max_links,
             max_handshakes,
@@ -335,6 +344,7 @@ impl Core {
                 && self.notices.is_empty()
                 && self.refused_listeners.is_empty()
                 && self.failed_handshakes.is_empty()
+                && !self.entrances.has_ended()
                 && self.answers.is_empty()
                 && self.ended_sites.is_empty())
     }
@@ -343,7 +353,11 @@ impl Core {
 
     pub(crate) fn add_link(&mut self, mut link: Link) -> u32 {
         link.created = (self.now().since(Tick::default()).as_secs()) as u32;
+        let fd = link.fd.as_ref().map(AsRawFd::as_raw_fd);
         let key = self.links.insert(link);
+        if let Some(fd) = fd {
+            self.know(fd, key.index | UNANNOUNCED);
+        }
         self.mark(key.index);
         key.index
     }
@@ -441,6 +455,10 @@ impl Core {
                 self.notice(parent, child);
             }
         }
+        // For this reason a link may only linger from here on. After a complete exchange it goes on.
+        if !matches!(reason, CloseReason::Completed) {
+            self.note_end(link, &reason);
+        }
         self.ended.push_back((key, Closed { reason, unsent }));
         self.work = true;
     }
@@ -459,6 +477,9 @@ impl Core {
             }
         }
         self.ended_links += 1;
+        if self.link(index).is_watched() {
+            self.connection_ends(index, &reason);
+        }
         let link = self.link(index);
         link.state = State::Ended;
         let conn = link.conn;
@@ -827,9 +848,11 @@ impl Core {
             || link.state != State::Open;
         let conn = link.conn;
         let lost = lost + self.drop_queue(queue);
+        let reason = CloseReason::Io(error);
+        self.note_end(index, &reason);
         if let Some(conn) = self.conns.at_mut(conn) {
             conn.cold().lost += lost;
-            conn.set_reason(CloseReason::Io(error));
+            conn.set_reason(reason);
         }
         self.interrupt(index);
         if nothing_more {

@@ -337,9 +337,13 @@ impl Core {
             tls.forget_early();
         }
         match &link.role {
-            Role::Http(_) if conn == NO_CONN && link.tls.as_ref().is_some_and(|tls| tls.is_secured()) => {}
+            Role::Http(_) if conn == NO_CONN && link.tls.as_ref().is_some_and(|tls| tls.is_secured()) => {
+                self.note_end(index, &CloseReason::tls(error));
+            }
             Role::Http(server) if conn == NO_CONN => {
-                let failed = FailedHandshake { site: server.site, peer, error };
+                let site = server.site;
+                self.note_end(index, &CloseReason::tls(error.clone()));
+                let failed = FailedHandshake { site, peer, error };
                 self.failed_handshakes.push_back(failed);
                 self.work = true;
             }

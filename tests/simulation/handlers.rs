@@ -4,7 +4,8 @@ use super::town::{Ending, Kind, Session, Town, opcode, port};
 use lodger::http::{Fields, StatusCode};
 use lodger::ws::{CloseFrame, Message, Piece, Receive, TooLarge};
 use lodger::{
-    Closed, ConnId, Cx, Decision, Flow, Io, Peer, Protocol, ProtocolId, Request, Response, fd, http, raw, ws,
+    Closed, ConnId, Connection, ConnectionEnd, Cx, Decision, Flow, Io, Peer, Protocol, ProtocolId, Request,
+    Response, fd, http, raw, ws,
 };
 use std::any::Any;
 use std::os::fd::BorrowedFd;
@@ -36,6 +37,30 @@ impl Protocol<Town> for House {
         self.id = Some(id);
         town.protocols.push(id);
         town.started += 1;
+    }
+
+    fn connection_began(&mut self, connection: &Connection, town: &mut Town, io: &mut Io<Town>) {
+        assert_eq!(self.style, Style::Echo, "not the first protocol");
+        assert!(io.links().any(|link| link.fd == connection.fd && link.peer == connection.peer.inet()));
+        assert!(town.connections.iter().all(|known| known.fd != connection.fd), "{connection:?} has begun");
+        town.connections.push(connection.clone());
+    }
+
+    fn connection_ended(
+        &mut self,
+        connection: &Connection,
+        _: ConnectionEnd,
+        town: &mut Town,
+        io: &mut Io<Town>,
+    ) {
+        let place = town.connections.iter().position(|known| known == connection);
+        town.connections.swap_remove(place.expect("it has begun, and not ended"));
+        assert_eq!(io.find_fd(connection.fd), None);
+        let live = town.lives.iter().find(|life| life.is_live() && life.port == port(&connection.peer));
+        assert!(
+            live.is_none_or(|life| life.ending == Some(Ending::Released)),
+            "before its conn: {connection:?}"
+        );
     }
 
     fn accept(&mut self, request: &Request<'_>, town: &mut Town, io: &mut Io<Town>) -> Decision<Town> {

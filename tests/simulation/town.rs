@@ -6,7 +6,9 @@
 use super::dice::Dice;
 use lodger::sim::{Frame, Network};
 use lodger::ws::{Message, MessageKind};
-use lodger::{By, CloseReason, Closed, ConnId, Cx, Flow, Io, Limits, Peer, ProtocolId, SendError};
+use lodger::{
+    By, CloseReason, Closed, ConnId, Connection, Cx, Flow, Io, Limits, Peer, ProtocolId, SendError,
+};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub(crate) struct Town {
     pub(crate) protocols: Vec<ProtocolId>,
     pub(crate) started: usize,
     pub(crate) ended: usize,
+    /// Accepted connections that have begun and not ended.
+    pub(crate) connections: Vec<Connection>,
     pub(crate) tasks: BTreeMap<u64, Task>,
     /// No more meddling: the world is to come to rest.
     pub(crate) settling: bool,
@@ -176,6 +180,7 @@ impl Town {
             tasks: BTreeMap::new(),
             settling: false,
             leaving: false,
+            connections: Vec::new(),
             serial: 0,
         }
     }
@@ -668,6 +673,7 @@ impl Town {
                 assert!(!parent.is_live(), "a parent was not told: {}", parent.name());
             }
         }
+        assert!(self.connections.is_empty(), "connections never ended: {:?}", self.connections);
         assert_eq!((self.started, self.ended), (self.protocols.len(), self.protocols.len()));
     }
 }

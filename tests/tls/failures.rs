@@ -3,13 +3,13 @@
 use super::authority::Authority;
 use super::forger::Forger;
 use super::records::open;
-use super::rig::Frame;
+use super::rig::{Frame, State};
 use super::script::{Heard, Script};
 use super::town::{Town, VERSIONS};
 use lodger::sim::Endpoint;
 use lodger::tls::Version;
 use lodger::tls::rustls::{AlertDescription, ContentType};
-use lodger::{Limits, SendError};
+use lodger::{Connection, ConnectionEnd, Decision, Io, Limits, Protocol, Request, SendError, Site};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,56 @@ fn what_is_not_tls_is_refused_with_an_alert_and_told() {
             assert_eq!((alert[0], alert.len()), (21, 7), "{alert:?}");
             end(&mut town, &mut socket);
         }
+    }
+}
+
+#[test]
+fn a_connection_whose_handshake_fails_ends_for_that_reason() {
+    let mut town = Town::empty();
+    town.listen(Site::new().protocol("", Porter).tls(town.server.clone()));
+    let mut socket = town.socket();
+    socket.send("GET / HTTP/1.1\r\n\r\n");
+    town.run();
+    end(&mut town, &mut socket);
+    assert_eq!(town.log(), ["began", "ended: TLS failed: the peer does not speak TLS; plain HTTP, perhaps"]);
+    drop(town.socket());
+    town.run();
+    let silent = town.socket();
+    town.run_for(Limits::default().handshake);
+    drop(silent);
+    let log = town.log();
+    assert!(log[1].starts_with("ended: "), "{log:?}");
+    assert_eq!(log[2..], ["began", "ended: timed out: Handshake"]);
+    let hung_up = town.socket();
+    town.run();
+    let fd = town.context.io().links().find(|link| link.role == "http").unwrap().fd;
+    assert!(town.context.io().hang_up(fd));
+    town.run();
+    drop(hung_up);
+    assert_eq!(town.log(), ["began", "ended: closed by us"]);
+    assert_eq!(town.links(), 1);
+}
+
+/// Notes the beginnings and the ends of connections.
+struct Porter;
+
+impl Protocol<State> for Porter {
+    fn connection_began(&mut self, _: &Connection, state: &mut State, _: &mut Io<State>) {
+        state.log.push("began".into());
+    }
+
+    fn connection_ended(
+        &mut self,
+        _: &Connection,
+        reason: ConnectionEnd,
+        state: &mut State,
+        _: &mut Io<State>,
+    ) {
+        state.log.push(format!("ended: {reason}"));
+    }
+
+    fn accept(&mut self, _: &Request<'_>, _: &mut State, _: &mut Io<State>) -> Decision<State> {
+        Decision::Later
     }
 }
 
