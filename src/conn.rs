@@ -121,12 +121,14 @@ impl<'a, D> Conn<'a, D> {
     /// It is queued whole or not at all, and written when the current service call ends, or by the next `prepare`. Large
     /// messages are written at once, from where they lie. [`Flow::Full`] means that at least
     /// [`Limits::send_high_water`](crate::Limits::send_high_water) bytes now wait: stop, ask with
-    /// [`request_writable`](Self::request_writable), and go on in `writable`.
+    /// [`request_writable`](Self::request_writable), and go on in `writable`. Who answers a message need not: the next one comes
+    /// when there is room for its answer ([`read_when_full`](Self::read_when_full)).
     ///
     /// # Errors
     ///
     /// - [`SendError::Closing`]: the closing handshake has begun (section 5.5.1), or output has failed.
-    /// - [`SendError::Overrun`]: `Full` was ignored until [`Limits::send_max`](crate::Limits::send_max) bytes waited.
+    /// - [`SendError::Overrun`]: `Full` was ignored until [`Limits::send_max`](crate::Limits::send_max) bytes waited. It is counted
+    ///   ([`LinkInfo::refused`](crate::LinkInfo::refused), [`Closed::refused`](crate::Closed::refused)), and logged once.
     /// - [`SendError::InMessage`]: a message in pieces is under way.
     /// - [`SendError::Role`], [`SendError::Gone`].
     #[doc(alias("lws_write", "LWS_WRITE_TEXT", "LWS_WRITE_BINARY", "LWS_PRE"))]
@@ -143,7 +145,8 @@ impl<'a, D> Conn<'a, D> {
     #[cfg(feature = "deflate")]
     #[doc(alias("BREACH", "CRIME", "LWS_WRITE_TEXT"))]
     pub fn send_uncompressed<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Flow, SendError> {
-        self.io.core.send_uncompressed(self.key, message.into())
+        let sent = self.io.core.send_uncompressed(self.key, message.into());
+        self.sent(sent)
     }
 
     /// permessage-deflate on this connection, to look at and to change; `None` if it was not agreed on.
@@ -163,7 +166,8 @@ impl<'a, D> Conn<'a, D> {
     ///
     /// As [`send`](Self::send).
     pub fn send_shared(&mut self, frame: &Shared) -> Result<Flow, SendError> {
-        self.io.core.send_shared(self.key, frame)
+        let sent = self.io.core.send_shared(self.key, frame);
+        self.sent(sent)
     }
 
     /// Sends the next piece of a message as one fragment (RFC 6455, section 5.4); `last` ends the message. Control frames
@@ -175,7 +179,8 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::InvalidUtf8`] when the text so far is not UTF-8, or ends within a character.
     #[doc(alias("LWS_WRITE_CONTINUATION", "LWS_WRITE_NO_FIN"))]
     pub fn send_piece(&mut self, kind: MessageKind, payload: &[u8], last: bool) -> Result<Flow, SendError> {
-        self.io.core.send_piece(self.key, kind, payload, last)
+        let sent = self.io.core.send_piece(self.key, kind, payload, last);
+        self.sent(sent)
     }
 
     /// Sends a Ping (RFC 6455, section 5.5.2).
@@ -185,7 +190,8 @@ impl<'a, D> Conn<'a, D> {
     /// As [`send`](Self::send); [`SendError::ControlTooLong`] beyond 125 bytes.
     #[doc(alias = "LWS_WRITE_PING")]
     pub fn ping(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.send_ping(self.key, payload)
+        let sent = self.io.core.send_ping(self.key, payload);
+        self.sent(sent)
     }
 
     /// Sends a Pong that nobody asked for (RFC 6455, section 5.5.3). Pings are answered without this.
@@ -195,7 +201,8 @@ impl<'a, D> Conn<'a, D> {
     /// As [`ping`](Self::ping).
     #[doc(alias = "LWS_WRITE_PONG")]
     pub fn pong(&mut self, payload: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.send_pong(self.key, payload)
+        let sent = self.io.core.send_pong(self.key, payload);
+        self.sent(sent)
     }
 
     /// Sends bytes as they are on a raw connection, or the next piece of content of an HTTP response that was begun with
@@ -210,7 +217,8 @@ impl<'a, D> Conn<'a, D> {
     /// - [`SendError::Role`], [`SendError::Gone`].
     #[doc(alias("lws_write", "LWS_WRITE_RAW", "LWS_WRITE_HTTP"))]
     pub fn write(&mut self, bytes: &[u8]) -> Result<Flow, SendError> {
-        self.io.core.write_bytes(self.key, bytes)
+        let sent = self.io.core.write_bytes(self.key, bytes);
+        self.sent(sent)
     }
 
     /// Gives the response of an HTTP exchange: all of it, or its head, when it is a [`Response::stream`], the content of
@@ -221,7 +229,8 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Responded`], [`SendError::Field`], and as [`write`](Self::write). Nothing was sent.
     #[doc(alias("lws_add_http_header_status", "lws_finalize_http_header", "lws_serve_http_file"))]
     pub fn respond(&mut self, response: Response) -> Result<Flow, SendError> {
-        self.io.core.respond(self.key, response)
+        let sent = self.io.core.respond(self.key, response);
+        self.sent(sent)
     }
 
     /// Ends the content of a response that was sent in pieces.
@@ -232,7 +241,8 @@ impl<'a, D> Conn<'a, D> {
     /// [`write`](Self::write).
     #[doc(alias("lws_http_transaction_completed", "LWS_WRITE_HTTP_FINAL"))]
     pub fn end_response(&mut self) -> Result<Flow, SendError> {
-        self.io.core.end_content(self.key)
+        let sent = self.io.core.end_content(self.key);
+        self.sent(sent)
     }
 
     /// Sends the next request on a client's connection, all of it, or its head, when its content comes in pieces
@@ -246,7 +256,8 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Gone`]. Nothing was sent.
     #[doc(alias("lws_client_connect_via_info", "lws_client_http_body_pending"))]
     pub fn request(&mut self, request: ClientRequest) -> Result<Flow, SendError> {
-        self.io.core.send_request(self.key, request)
+        let sent = self.io.core.send_request(self.key, request);
+        self.sent(sent)
     }
 
     /// Ends the content of a request that was sent in pieces.
@@ -256,7 +267,13 @@ impl<'a, D> Conn<'a, D> {
     /// [`SendError::Length`] when less was sent than announced, [`SendError::Expecting`], and as [`write`](Self::write).
     #[doc(alias("LWS_WRITE_HTTP_FINAL", "lws_client_http_body_pending"))]
     pub fn end_request(&mut self) -> Result<Flow, SendError> {
-        self.io.core.end_request_content(self.key)
+        let sent = self.io.core.end_request_content(self.key);
+        self.sent(sent)
+    }
+
+    /// Notes what came of a send.
+    fn sent(&mut self, sent: Result<Flow, SendError>) -> Result<Flow, SendError> {
+        self.io.core.sent(self.key, sent)
     }
 
     /// Asks for one `writable` event. If nothing stands in the way it comes in the same turn, without any change to what the
@@ -289,13 +306,35 @@ impl<'a, D> Conn<'a, D> {
         }
     }
 
-    /// Goes on reading, with what was read already first.
+    /// Goes on reading, with what was read already first; also where answers wait ([`read_when_full`](Self::read_when_full)), until
+    /// the next finds the output full again.
     #[doc(alias = "lws_rx_flow_control")]
     pub fn resume(&mut self) {
         match self.link_in_use() {
             Some(index) => self.io.core.resume(index),
             None => self.io.core.want_when_connected(self.key, |conn| conn.cold().pausing = false),
         }
+    }
+
+    /// Whether to read on although answers wait. Default: false.
+    ///
+    /// What a handler sends in answer to what it receives (from `message`, `piece`, `ping` and `pong` of a WebSocket, `received`
+    /// of a raw connection, `body` of HTTP) holds back what is read: once
+    /// [`Limits::send_high_water`](crate::Limits::send_high_water) bytes of answers wait ([`Flow::Full`]), nothing further is
+    /// received until half of that is left. Meanwhile all is as after [`pause`](Self::pause), and a peer that takes nothing is
+    /// ended by [`Limits::write_stall`](crate::Limits::write_stall). So a handler that answers, and looks at no `Flow`, loses
+    /// nothing, and holds a bounded amount. What is sent at other times holds nothing back, so that two ends that both fill
+    /// their output do not each wait for the other to read. [`pause`](Self::pause) outlives a hold, and
+    /// [`resume`](Self::resume) ends it.
+    ///
+    /// With `true` all that comes is received, for who counts on reading on: both ends answer each other's answers, say, with
+    /// more than what the system's buffers take. Then heed `Full`: beyond [`Limits::send_max`](crate::Limits::send_max) what is
+    /// sent is refused. It takes effect at once; for a WebSocket it can be said before it opens
+    /// ([`Accept::read_when_full`](crate::ws::Accept::read_when_full),
+    /// [`Connect::read_when_full`](crate::Connect::read_when_full)). It is the conn's: each exchange of HTTP has its own.
+    #[doc(alias("cork", "backpressure", "lws_rx_flow_control"))]
+    pub fn read_when_full(&mut self, on: bool) {
+        self.io.core.read_when_full(self.key, on);
     }
 
     // Time and kin.

@@ -315,6 +315,7 @@ impl<D> Context<D> {
         let core = &mut self.io.core;
         let served = std::mem::replace(&mut core.current, crate::engine::NOBODY);
         core.short = Key::NONE;
+        core.unprompted = false;
         core.handling = false;
         core.out.clear();
         if core.links.at(served).is_some() {
@@ -650,7 +651,7 @@ impl<D> Context<D> {
             return (0, Next::Stop);
         }
         if !input.is_empty() {
-            self.with_handler(conn, data, |handler, cx| {
+            self.with_receiver(conn, data, |handler, cx| {
                 if let AnyHandler::Raw(handler) = handler {
                     handler.received(cx, input);
                 }
@@ -826,8 +827,20 @@ impl<D> Context<D> {
 
     // Handlers.
 
-    /// Runs `run` with a conn's handler, unless the conn has ended.
+    /// Runs `run` with a conn's handler, unless the conn has ended. What it sends answers nothing that was received.
     pub(crate) fn with_handler(
+        &mut self,
+        conn: u32,
+        data: &mut D,
+        run: impl FnOnce(&mut AnyHandler<D>, &mut Cx<'_, D>),
+    ) {
+        self.io.core.unprompted = true;
+        self.with_receiver(conn, data, run);
+        self.io.core.unprompted = false;
+    }
+
+    /// Runs `run` with a conn's handler, unless the conn has ended, for what it has received.
+    pub(crate) fn with_receiver(
         &mut self,
         conn: u32,
         data: &mut D,
@@ -858,6 +871,7 @@ impl<D> Context<D> {
         self.with_handler(conn, data, run);
         if gather {
             self.io.core.release_current();
+            self.io.core.pumped(link);
         }
     }
 }

@@ -298,6 +298,9 @@ impl<D> Context<D> {
         }
         // Seen by whoever looks after a panic.
         self.io.core.work = true;
+        if accept.read_when_full {
+            self.io.core.read_when_full(conn, true);
+        }
         let mut websocket = WebSocket::new(ws::Side::Server, accept.handler.receive());
         if let Some(deflated) = deflated {
             websocket.extend(deflated);
@@ -423,7 +426,7 @@ impl<D> Context<D> {
 
     fn content_piece(&mut self, index: u32, conn: u32, piece: &[u8], data: &mut D) {
         if self.handlers.get(conn).is_some() {
-            self.with_handler(conn, data, |handler, cx| {
+            self.with_receiver(conn, data, |handler, cx| {
                 if let AnyHandler::Http(handler) = handler {
                     handler.body(cx, piece);
                 }

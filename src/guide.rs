@@ -9,6 +9,26 @@
 //! - [`fifo`]: lines of a FIFO, sent to all WebSockets.
 //! - [`daemon`]: a server that goes into the background, or serves in a child.
 //!
+//! # Peers that are slow
+//!
+//! Where does what is sent stay when the peer does not take it? In a queue, up to
+//! [`Limits::send_max`](crate::Limits::send_max) bytes for each conn; beyond that a send is refused
+//! ([`SendError::Overrun`](crate::SendError::Overrun)). Three cases:
+//!
+//! - **Answers** to what came: nothing needs to be done. Once
+//!   [`Limits::send_high_water`](crate::Limits::send_high_water) bytes of them wait, nothing more is received until half of that is
+//!   left, so that the peer's own sending comes to a stop, and `let _ = cx.send(message)` in `message` loses nothing. A peer that
+//!   takes nothing at all is ended by [`Limits::write_stall`](crate::Limits::write_stall).
+//!   [`Conn::read_when_full`](crate::Conn::read_when_full) switches that off.
+//! - **A source of one's own** (a file, a database, another connection): send until the answer is
+//!   [`Flow::Full`](crate::Flow::Full), ask for [`writable`](crate::Conn::request_writable), and go on there. Between two
+//!   connections, pause one while the other is full, as [`proxy`] does.
+//! - **The same for many** ([`Io::broadcast`](crate::Io::broadcast)): nobody waits for the slowest. Whoever has too much waiting is
+//!   left out, and hears so by [`missed`](crate::ws::Handler::missed): drop it there, or bring it up to date in `writable`.
+//!
+//! What was refused is counted ([`LinkInfo::refused`](crate::LinkInfo::refused), [`Closed::refused`](crate::Closed::refused)), and the
+//! first refusal of each conn is in the log, at `lodger::flow`.
+//!
 //! All but the first use [`lodger_poll`'s `Loop`](https://docs.rs/lodger-poll), which runs until no connection is left; the
 //! protocols and handlers are the same in any loop.
 
@@ -248,7 +268,11 @@ pub mod chat {}
 ///
 /// struct Reader;
 ///
-/// impl ws::Handler<()> for Reader {}
+/// impl ws::Handler<()> for Reader {
+///     fn missed(&mut self, cx: &mut Cx<'_, ()>) {
+///         cx.conn().abort(); // it has stopped reading, and was left out
+///     }
+/// }
 ///
 /// struct Post(Vec<u8>);
 ///
@@ -262,7 +286,7 @@ pub mod chat {}
 ///             Ok(text) => {
 ///                 let frame = cx.io.encode(text);
 ///                 let protocol = cx.conn().protocol();
-///                 let readers = protocol.map_or(0, |protocol| cx.io.broadcast(protocol, &frame));
+///                 let readers = protocol.map_or(0, |protocol| cx.io.broadcast(protocol, &frame).sent);
 ///                 Response::text(format!("{readers} readers\n"))
 ///             }
 ///             Err(_) => Response::text("not UTF-8\n").status(http::StatusCode::BAD_REQUEST),
@@ -677,7 +701,11 @@ pub mod decide_later {}
 ///
 /// struct Watcher;
 ///
-/// impl ws::Handler<()> for Watcher {}
+/// impl ws::Handler<()> for Watcher {
+///     fn missed(&mut self, cx: &mut Cx<'_, ()>) {
+///         cx.conn().abort(); // it has stopped reading, and a line was not sent to it
+///     }
+/// }
 ///
 /// struct Lines {
 ///     to: ProtocolId,
@@ -697,7 +725,7 @@ pub mod decide_later {}
 ///             }
 ///             if byte == b'\n' || self.line.len() == LONGEST {
 ///                 let frame = cx.io.encode(&*String::from_utf8_lossy(&self.line));
-///                 cx.io.broadcast(self.to, &frame);
+///                 let _ = cx.io.broadcast(self.to, &frame); // `missed` tells whom it left out
 ///                 self.line.clear();
 ///             }
 ///         }

@@ -238,7 +238,8 @@ pub enum Flow {
     /// Send on.
     Ready,
     /// At least [`Limits::send_high_water`](crate::Limits::send_high_water) bytes wait: stop, ask with
-    /// [`Conn::request_writable`](crate::Conn::request_writable), and go on when `writable` comes.
+    /// [`Conn::request_writable`](crate::Conn::request_writable), and go on when `writable` comes. Who sends in answer to what was
+    /// received need not: nothing more is received for now ([`Conn::read_when_full`](crate::Conn::read_when_full)).
     Full,
 }
 
@@ -251,6 +252,9 @@ pub struct Closed {
     /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end. Over TLS those that were
     /// encrypted count as they were to be sent, with what that adds: 22 bytes for each record of TLS 1.3.
     pub unsent: usize,
+    /// How many sends were refused because too much waited ([`SendError::Overrun`](crate::SendError::Overrun)), and how many
+    /// broadcasts left it out for that. What they would have sent, the peer has never got.
+    pub refused: u64,
 }
 
 /// Why a conn ended.
@@ -495,4 +499,6 @@ pub(crate) enum Notice {
     ChildClosed(ConnId),
     Timer,
     Writable,
+    /// A broadcast has left it out.
+    Missed,
 }

@@ -142,6 +142,17 @@ pub(crate) struct TaskEntry<D> {
     timer: TimerId,
 }
 
+/// How many connections a [broadcast](Io::broadcast) has reached.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[must_use = "those that were left out have lost the message"]
+#[non_exhaustive]
+pub struct Broadcast {
+    /// They took it: it is sent, or `closed` says that it was not.
+    pub sent: usize,
+    /// They were left out, since too much waits for their peers already.
+    pub missed: usize,
+}
+
 /// One descriptor of a context, as [`Io::links`] shows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -165,6 +176,9 @@ pub struct LinkInfo<'a> {
     pub sent: u64,
     /// Bytes that wait to be sent.
     pub queued: usize,
+    /// How many sends of the conversation that goes on were refused because too much waited, and how many broadcasts left it
+    /// out for that.
+    pub refused: u64,
     /// How long it has been there, in whole seconds.
     pub age: Duration,
     /// What it waits for.
@@ -337,20 +351,31 @@ impl<D> Io<D> {
         Shared::new(message.into())
     }
 
-    /// Sends a frame to every WebSocket conn of a protocol, without copying it. Says how many took it: one that is closing, or
-    /// over its limit of queued bytes ([`Limits::send_max`](crate::Limits::send_max)), did not. To do otherwise with slow ones, go through
-    /// [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
+    /// Sends a frame to every WebSocket conn of a protocol, without copying it, and says how many took it. Those for whose peer
+    /// more than [`Limits::send_max`](crate::Limits::send_max) bytes wait already are left out, and hear so
+    /// ([`missed`](crate::ws::Handler::missed)); those that are closing are passed over. It pauses nobody's reading. To choose for
+    /// each, go through [`conns_of`](Self::conns_of) and [`Conn::send_shared`].
     #[doc(alias("libwebsockets_broadcast", "LWS_CALLBACK_BROADCAST"))]
-    pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> usize {
+    pub fn broadcast(&mut self, protocol: ProtocolId, frame: &Shared) -> Broadcast {
         let protocol = self.core.origin.key(protocol.0);
-        let (mut sent, mut at) = (0, 0);
+        let (mut told, mut at) = (Broadcast::default(), 0);
+        // Also to the conn whose message has led to it: what all get answers nobody.
+        let unprompted = std::mem::replace(&mut self.core.unprompted, true);
         while let Some(conn) = self.core.member(protocol, at) {
-            let key = self.core.conns.key_at(conn);
-            sent += usize::from(key.is_some_and(|key| self.core.send_shared(key, frame).is_ok()));
+            let key = self.core.conns.key_at(conn).unwrap_or(Key::NONE);
+            match self.core.send_shared(key, frame) {
+                Ok(_) => told.sent += 1,
+                Err(SendError::Overrun) => {
+                    told.missed += 1;
+                    self.core.left_out(key);
+                }
+                Err(_) => {}
+            }
             // A member whose connection has just failed is none any more, and another has its place.
             at += usize::from(self.core.member(protocol, at) == Some(conn));
         }
-        sent
+        self.core.unprompted = unprompted;
+        told
     }
 
     /// How many bytes WebSocket messages hold that have begun and are not complete, those of all connections together, as of the
@@ -545,7 +570,8 @@ impl<D> Io<D> {
                 sent: link.sent,
                 queued: link.queued(),
                 age: Duration::from_secs(now.as_secs().saturating_sub(link.created.into())),
-                waits_for: crate::engine::waits_for(link),
+                refused: conn.map_or(0, |(_, conn)| conn.refused()),
+                waits_for: crate::engine::waits_for(link, conn.map(|(_, conn)| conn)),
                 conn: conn.map(|(key, _)| core.conn_id(key)),
                 #[cfg(feature = "deflate")]
                 deflate: link.role.extension().map(|deflated| deflated.volume()),

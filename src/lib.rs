@@ -33,6 +33,7 @@
 //! impl ws::Handler<State> for Echo {
 //!     fn message(&mut self, cx: &mut Cx<'_, State>, message: ws::Message<'_>) {
 //!         cx.data.messages += 1;
+//!         // What cannot be sent yet waits, and holds back what is read: nothing is lost.
 //!         let _ = cx.send(message);
 //!     }
 //! }
@@ -144,7 +145,7 @@ pub use handler::{By, CloseReason, Closed, Connection, ConnectionEnd, Decision, 
 pub use host::{Host, Interest, PollFd, Pollable, Ready, Scope, Served, Wait};
 pub use http::{Request, Response};
 pub use ids::{ConnId, ListenerId, ProtocolId, SiteId, TaskId};
-pub use io::{Cx, Io, LinkInfo};
+pub use io::{Broadcast, Cx, Io, LinkInfo};
 pub use limits::Limits;
 pub use net::{Keepalive, Listen, Peer};
 pub use remote::{PostError, Remote};

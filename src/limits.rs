@@ -29,12 +29,14 @@ pub struct Limits {
     pub message: usize,
     /// The payload that one WebSocket frame may announce, also when received in pieces. Default: no limit of its own.
     pub frame: Option<u64>,
-    /// From how many queued bytes on `send` answers [`Flow::Full`](crate::Flow::Full), conn by conn. Default 64 KiB.
+    /// From how many queued bytes on `send` answers [`Flow::Full`](crate::Flow::Full), conn by conn. So many
+    /// bytes of answers to what was received end receiving, until half of them are left
+    /// ([`Conn::read_when_full`](crate::Conn::read_when_full)). Default 64 KiB.
     pub send_high_water: usize,
     /// How much may wait before `send` refuses, conn by conn: the bytes, and what they take in memory beside themselves. Small
     /// messages are joined and take next to nothing; a [`Shared`](crate::ws::Shared) frame of more than 512 bytes counts whole for
     /// each conn that it waits for, since that one may be the last to have it, and for some 300 bytes more. One message may go beyond
-    /// the limit; what a call gathers before it writes (64 KiB at most) is not counted, nor is what has been written of the
+    /// the limit, another if it answers what was received; what a call gathers before it writes (64 KiB at most) is not counted, nor is what has been written of the
     /// segment in front (64 KiB, or one message), which is let go when it has been written to its end. Default 1 MiB.
     pub send_max: usize,
     /// From accepting a connection, or from the request's head, until a decision on an upgrade has been made and sent.

@@ -7,6 +7,7 @@
 //!
 //! impl<D> raw::Handler<D> for Shout {
 //!     fn received(&mut self, cx: &mut Cx<'_, D>, bytes: &[u8]) {
+//!         // What cannot be written yet waits, and holds back what is read: nothing is lost.
 //!         let _ = cx.write(&bytes.to_ascii_uppercase());
 //!     }
 //! }
@@ -35,7 +36,9 @@ pub trait Handler<D> {
         let _ = cx;
     }
 
-    /// Bytes came.
+    /// Bytes came. What is written here holds back what is read, once
+    /// [`Limits::send_high_water`](crate::Limits::send_high_water) bytes of it wait
+    /// ([`Conn::read_when_full`](crate::Conn::read_when_full)).
     #[doc(alias = "LWS_CALLBACK_RAW_RX")]
     fn received(&mut self, cx: &mut Cx<'_, D>, bytes: &[u8]) {
         let _ = (cx, bytes);

@@ -202,7 +202,8 @@ impl<D> Remote<D> {
     }
 
     /// Sends a frame to every WebSocket conn of a protocol, as [`Io::broadcast`] does; of another context's protocol there are
-    /// none.
+    /// none. Those that it leaves out, since too much waits for their peers, hear so in the context's thread
+    /// ([`missed`](crate::ws::Handler::missed)).
     ///
     /// # Errors
     ///

@@ -543,7 +543,7 @@ fn a_message_for_many_goes_to_each_in_the_form_that_it_agreed_on() {
     let protocol = town.state.protocol.unwrap();
     for round in 0..3 {
         let frame = town.context.io().encode(&*text);
-        assert_eq!(town.context.io().broadcast(protocol, &frame), 13);
+        assert_eq!(town.context.io().broadcast(protocol, &frame).sent, 13);
         assert_eq!((frame.payload(), frame.kind()), (text.as_bytes(), MessageKind::Text));
         // What is sent on its own in between refers to nothing that is not there.
         let ids: Vec<ConnId> = town.state.opened.clone();
@@ -569,7 +569,8 @@ fn a_message_for_many_goes_to_each_in_the_form_that_it_agreed_on() {
     // Nobody's own compressor was needed for what is for many.
     let before = town.metrics().volume.sent;
     town.context.io().release_deflate_memory();
-    town.context.io().broadcast(protocol, &Shared::new(Message::Text(&text)));
+    let told = town.context.io().broadcast(protocol, &Shared::new(Message::Text(&text)));
+    assert_eq!(told.sent, 13);
     let metrics = town.metrics();
     assert_eq!(metrics.volume.sent - before, 12 * 20_000);
     assert!(metrics.memory < 2 * Setting::new(3, 15, 8).memory() + 13 * Decompressor::MEMORY, "{metrics:?}");

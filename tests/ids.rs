@@ -155,7 +155,7 @@ fn a_protocol_of_one_context_has_no_conns_in_another() {
     let (stranger, own) = (here.protocol, there.protocol);
     let io = there.io();
     let frame = io.encode("to all");
-    assert_eq!(io.broadcast(stranger, &frame), 0);
+    assert_eq!(io.broadcast(stranger, &frame).sent, 0);
     assert_eq!(io.conns_of(stranger).count(), 0);
     io.pause_all(stranger);
     io.request_writable_all(stranger);
@@ -164,7 +164,7 @@ fn a_protocol_of_one_context_has_no_conns_in_another() {
     assert!(there.heard.said.is_empty());
 
     let io = there.io();
-    assert_eq!(io.broadcast(own, &frame), 1);
+    assert_eq!(io.broadcast(own, &frame).sent, 1);
     let conns: Vec<ConnId> = io.conns_of(own).collect();
     assert_eq!(conns, [there.conn]);
     here.leave();

@@ -47,10 +47,13 @@ fn megabytes_come_back_as_they_went() {
 #[test]
 fn by_default_the_end_of_the_peer_ends_both_directions_behind_what_is_queued() {
     let mut rig = Rig::raw(Limits::default(), || {
-        Script::new(|cx, heard| {
-            if let Heard::Bytes(_) = heard {
+        Script::new(|cx, heard| match heard {
+            // Else the end would be heard once the answer has gone out.
+            Heard::Opened => cx.conn().read_when_full(true),
+            Heard::Bytes(_) => {
                 let _ = cx.write(&vec![b'x'; 4_000_000]);
             }
+            _ => {}
         })
     });
     let client = rig.connect();

@@ -103,20 +103,29 @@ impl ws::Handler<House> for Browser {
     fn opened(&mut self, cx: &mut Cx<'_, House>, _request: &Request<'_>) {
         let id = cx.id();
         let Some(mut browser) = cx.io.conn(id) else { return };
-        // A browser that cannot take this much at once is closed by the limits; nothing here waits for it.
-        let _ = browser.send(Message::Text(&hello(cx.data)));
+        let mut sent = browser.send(Message::Text(&hello(cx.data)));
         for known in cx.data.lines.iter().filter(|line| line.number <= cx.data.lodging.shown_line) {
-            let _ = browser.send(Message::Text(&line(known)));
+            sent = sent.and(browser.send(Message::Text(&line(known))));
         }
-        let _ = browser.send(Message::Binary(&cx.data.lodging.board.strokes));
+        sent = sent.and(browser.send(Message::Binary(&cx.data.lodging.board.strokes)));
+        if sent.is_err() {
+            // More than may wait for one browser. It comes again, when there may be less.
+            browser.abort();
+        }
         cx.data.lodging.shown_tick = None;
+    }
+
+    /// A slow viewer is dropped: what it shows would lack a stroke or a line for ever, and when it comes again it gets
+    /// everything. A reset, since the closing handshake would wait behind all that it does not take.
+    fn missed(&mut self, cx: &mut Cx<'_, House>) {
+        cx.conn().abort();
     }
 
     fn message(&mut self, cx: &mut Cx<'_, House>, message: Message<'_>) {
         match (message, cx.data.lodging.live) {
             (Message::Binary(stroke), Some(live)) if cx.data.lodging.board.add(stroke) => {
                 let frame = cx.io.encode(Message::Binary(stroke));
-                cx.io.broadcast(live, &frame);
+                let _ = cx.io.broadcast(live, &frame); // `missed` tells whom it left out
             }
             _ => cx.conn().close_with(CloseCode::POLICY, "not a stroke"),
         }
@@ -128,14 +137,14 @@ pub(crate) fn show(house: &mut House, array: &Array, io: &mut Io<House>) {
     let Some(live) = house.lodging.live else { return };
     for new in house.lines.iter().filter(|line| line.number > house.lodging.shown_line) {
         let frame = io.encode(Message::Text(&line(new)));
-        io.broadcast(live, &frame);
+        let _ = io.broadcast(live, &frame);
     }
     house.lodging.shown_line = house.lines.back().map_or(0, |line| line.number);
 
     if house.lodging.shown_tick != Some(house.ticks) && io.conns_of(live).next().is_some() {
         let table = table(house, array, io);
         let frame = io.encode(Message::Text(&table));
-        io.broadcast(live, &frame);
+        let _ = io.broadcast(live, &frame);
         house.lodging.shown_tick = Some(house.ticks);
     }
 }

@@ -45,7 +45,7 @@ impl ws::Handler<Data> for Session {
             Some(b's') => {
                 let frame = cx.io.encode(message);
                 let protocol = cx.conn().protocol().expect("it came by a site");
-                cx.io.broadcast(protocol, &frame);
+                let _ = cx.io.broadcast(protocol, &frame);
             }
             _ => {}
         }

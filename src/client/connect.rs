@@ -54,6 +54,8 @@ pub struct Connect {
     pub(crate) options: Options,
     /// The extension to offer.
     pub(crate) extension: Option<Deflate>,
+    /// Reading goes on when the output is full.
+    pub(crate) read_when_full: bool,
 }
 
 /// What is set on the socket.
@@ -109,6 +111,7 @@ impl Connect {
             limits: Rc::default(),
             options: Options::default(),
             extension: None,
+            read_when_full: false,
         }
     }
 
@@ -264,6 +267,14 @@ impl Connect {
     #[must_use]
     pub fn buffer_sizes(mut self, send: Option<usize>, receive: Option<usize>) -> Self {
         (self.options.send_buffer, self.options.receive_buffer) = (send, receive);
+        self
+    }
+
+    /// Reads on although the handler's answers wait for the server to read them
+    /// ([`Conn::read_when_full`](crate::Conn::read_when_full)). Default: false.
+    #[must_use]
+    pub fn read_when_full(mut self, on: bool) -> Self {
+        self.read_when_full = on;
         self
     }
 

@@ -401,7 +401,7 @@ impl<D> Context<D> {
         // Out of its place while handlers run.
         let mut content = std::mem::replace(&mut client.content, Decoder::None);
         let (used, handed) = self.hand_over(index, &mut content, input, budget, |context, piece| {
-            context.with_handler(conn, data, |handler, cx| {
+            context.with_receiver(conn, data, |handler, cx| {
                 if let AnyHandler::Client(handler) = handler {
                     handler.body(cx, piece);
                 }

@@ -220,6 +220,11 @@ impl<D> Context<D> {
                 // The host says so, and the descriptor is lent for it.
                 AnyHandler::Descriptor(_) => {}
             },
+            Notice::Missed => {
+                if let AnyHandler::WebSocket(handler) = handler {
+                    handler.missed(cx);
+                }
+            }
             Notice::Timer => in_any_role!(handler, handler => handler.timer(cx)),
             Notice::Event(event) => in_any_role!(handler, handler => handler.event(cx, event)),
             Notice::ChildClosed(child) => in_any_role!(handler, handler => handler.child_closed(cx, child)),
@@ -249,7 +254,8 @@ impl<D> Context<D> {
                 }
                 Command::RequestWritableAll(protocol) => self.io.request_writable_all(protocol),
                 Command::Broadcast(protocol, frame) => {
-                    self.io.broadcast(protocol, &frame);
+                    // Those that it leaves out hear so.
+                    let _ = self.io.broadcast(protocol, &frame);
                 }
             }
         }

@@ -50,6 +50,10 @@ pub(crate) struct Queue {
     pub(crate) moved: Tick,
     /// When it will have waited for too long.
     pub(crate) stall_timer: TimerId,
+    /// How many of its bytes end with the last that is no answer to what was received.
+    pumped: usize,
+    /// How many of its bytes end with the last answer because of which its conn is not read.
+    answered: usize,
 }
 
 /// How many pieces one gathered write takes.
@@ -69,6 +73,26 @@ const ENTRIES: usize = 64;
 impl Queue {
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// What was queued last is no answer to anything.
+    pub(crate) fn pumped(&mut self) {
+        self.pumped = self.len;
+    }
+
+    /// What was queued last is an answer, and nothing is received until it has gone out.
+    pub(crate) fn answered(&mut self) {
+        self.answered = self.len;
+    }
+
+    /// How many bytes of answers wait behind everything else.
+    pub(crate) fn answers(&self) -> usize {
+        self.len - self.pumped
+    }
+
+    /// How many bytes have to go out until the last answer has.
+    pub(crate) fn until_answered(&self) -> usize {
+        self.answered
     }
 
     /// The memory that what waits takes beside its bytes. What is shared counts whole in every queue that it waits in: this one may
@@ -134,6 +158,8 @@ impl Queue {
     /// Takes `bytes` off the front: they were written.
     pub(crate) fn written(&mut self, mut bytes: usize, pool: &mut Pool) {
         self.len -= bytes;
+        self.pumped = self.pumped.saturating_sub(bytes);
+        self.answered = self.answered.saturating_sub(bytes);
         while let Some(front) = self.segments.front_mut() {
             let rest = front.rest().len();
             if bytes < rest {

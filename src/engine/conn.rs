@@ -27,6 +27,25 @@ pub(crate) struct Conn {
     pub(crate) counted: bool,
     /// Its end is decided and `closed` is on its way; nothing but that follows.
     pub(crate) ended: bool,
+    /// How what it reads depends on what it sends.
+    pub(crate) hold: Hold,
+}
+
+bitflags::bitflags! {
+    /// How what a conn reads depends on what it sends (`engine/flow.rs`).
+    #[derive(Clone, Copy)]
+    pub(crate) struct Hold: u8 {
+        /// It is not read until its answers have gone out.
+        const HELD = 1;
+        /// The user has paused it while it was held.
+        const PAUSED = 1 << 1;
+        /// It is read however much waits: its user wants that.
+        const READS_ON = 1 << 2;
+        /// It is read in smaller pieces because it was held, and for no other reason.
+        const SMALL_READS = 1 << 3;
+        /// It was told that a broadcast has left it out, and had no room since.
+        const MISSED = 1 << 4;
+    }
 }
 
 /// What few conns need.
@@ -36,6 +55,8 @@ pub(crate) struct Cold {
     pub(crate) reason: Option<CloseReason>,
     /// Bytes that were accepted for sending and lost when writing failed.
     pub(crate) lost: usize,
+    /// How many sends were refused because too much waited.
+    pub(crate) refused: u64,
     /// Who is told when it ends.
     pub(crate) parent: Option<Key>,
     /// It is to be paused as soon as there is something to pause.
@@ -59,7 +80,13 @@ impl Conn {
             unopened: false,
             counted: false,
             ended: false,
+            hold: Hold::empty(),
         }
+    }
+
+    /// How many sends were refused because too much waited.
+    pub(crate) fn refused(&self) -> u64 {
+        self.cold.as_ref().map_or(0, |cold| cold.refused)
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {

@@ -1,6 +1,7 @@
 //! Pausing, finishing, closing, releasing, and the end of all.
 
 use super::Core;
+use super::conn::{Conn, Hold};
 use super::link::{Flags, Link, NO_CONN, State};
 use super::store::Key;
 use crate::error::SendError;
@@ -11,12 +12,14 @@ use crate::role::Role;
 use crate::ws::CloseCode;
 use std::os::fd::AsFd;
 
-/// What a link waits for, for the application's eyes.
-pub(crate) fn waits_for(link: &Link) -> &'static str {
+/// What a link with this conn waits for, for the application's eyes.
+pub(crate) fn waits_for(link: &Link, conn: Option<&Conn>) -> &'static str {
+    let held = conn.is_some_and(|conn| conn.hold.contains(Hold::HELD));
     match (link.state, &link.role) {
         (State::Ended, _) => "being closed",
         (State::Finishing, _) => "its last bytes to be taken",
         (State::Lingering, _) => "the peer's end",
+        (State::Open, _) if held => "room to write, before it reads on",
         (State::Open, _) if link.queued() > 0 => "room to write",
         (State::Open, _) if link.flags.contains(Flags::PAUSED) => "resume",
         (State::Open, Role::Listener(listener)) if listener.paused => "free descriptors",
@@ -59,7 +62,7 @@ impl Core {
         if link.output_over() {
             return Err(SendError::Closing);
         }
-        if link.is_over_send_max() {
+        if link.is_over_send_max() && !self.answers_once(index) {
             return Err(SendError::Overrun);
         }
         Ok(self.push(index, &[], bytes))
@@ -73,7 +76,14 @@ impl Core {
         }
     }
 
+    /// The user wants no more to be read for now.
     pub(crate) fn pause(&mut self, index: u32) {
+        if !self.hold_outlived(index) {
+            self.stop_reading(index);
+        }
+    }
+
+    pub(super) fn stop_reading(&mut self, index: u32) {
         let link = self.link(index);
         if link.state != State::Open
             || link.flags.contains(Flags::PAUSED)
@@ -100,7 +110,9 @@ impl Core {
         self.mark(index);
     }
 
+    /// Reading goes on, whatever held it back.
     pub(crate) fn resume(&mut self, index: u32) {
+        self.forget_hold(index);
         let link = self.link(index);
         if link.flags.contains(Flags::RELEASING) || !link.flags.lower(Flags::PAUSED) {
             return;

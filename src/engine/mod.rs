@@ -8,6 +8,7 @@ pub(crate) mod connect;
 mod doors;
 mod ending;
 mod entrances;
+mod flow;
 pub(crate) mod link;
 mod secure;
 mod sites;
@@ -196,6 +197,8 @@ pub(crate) struct Core {
     /// The conn whose messages may take the short way out: a WebSocket of the link being served, open, without a backlog, and
     /// without a timer that messages concern.
     pub(crate) short: Key,
+    /// The handler that runs was not called for what its conn has received: what it sends answers nothing.
+    pub(crate) unprompted: bool,
     /// The input of the current link is being handled: whatever it has left to do is looked at before that ends.
     pub(crate) handling: bool,
     /// One of the lists below has an entry.
@@ -261,6 +264,7 @@ impl Core {
             out: Gathered::new(),
             interrupted: false,
             short: Key::NONE,
+            unprompted: false,
             handling: false,
             work: false,
             to_flush: VecDeque::new(),
@@ -442,9 +446,10 @@ impl Core {
             link.conn = NO_CONN;
         }
         self.unbind(key);
-        let (mut reason, mut unsent) = (reason, unsent);
+        let (mut reason, mut unsent, mut refused) = (reason, unsent, 0);
         if let Some(cold) = cold {
             unsent += cold.lost;
+            refused = cold.refused;
             reason = cold.reason.unwrap_or(reason);
             if let Some((key, step)) = cold.connecting.zip(step) {
                 reason = self.connect_reason(key, step, reason);
@@ -459,7 +464,7 @@ impl Core {
         if !matches!(reason, CloseReason::Completed) {
             self.note_end(link, &reason);
         }
-        self.ended.push_back((key, Closed { reason, unsent }));
+        self.ended.push_back((key, Closed { reason, unsent, refused }));
         self.work = true;
     }
 
@@ -713,6 +718,9 @@ impl Core {
             }
         }
         self.out = gathered;
+        if self.unprompted || index != self.current {
+            self.pumped(index);
+        }
         self.flow(index)
     }
 
@@ -728,8 +736,11 @@ impl Core {
         let queue = link.queue.get_or_insert_with(|| pool.take_queue());
         if queue.push_shared(frame.bytes(), pool).is_err() {
             self.output_lost(index, frame.bytes().len());
-        } else if idle {
-            self.flush_later(index);
+        } else {
+            queue.pumped();
+            if idle {
+                self.flush_later(index);
+            }
         }
         self.flow(index)
     }
@@ -837,6 +848,8 @@ impl Core {
 
     /// Writing failed: output is over. Input goes on to its end, since what the peer said before it left is worth hearing.
     fn write_failed(&mut self, index: u32, error: io::Error, lost: usize) {
+        // What waited for answers to go out waits in vain, and is heard.
+        self.end_hold(index);
         let link = self.link(index);
         link.flags.insert(Flags::WRITE_FAILED);
         let queue = link.queue.take();
@@ -929,6 +942,7 @@ impl Core {
     pub(crate) fn offer_room(&mut self, index: u32) {
         self.pump_file(index);
         self.answer_waiting_ping(index);
+        self.hold_may_end(index);
         let link = self.link(index);
         let roomy = link.queued() <= link.limits.send_high_water / 2;
         let conn = link.conn;

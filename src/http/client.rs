@@ -51,7 +51,8 @@ pub trait ClientHandler<D> {
     }
 
     /// A piece of the response's content, the chunked coding removed. While the handler [pauses](crate::Conn::pause), the socket
-    /// is not read.
+    /// is not read; nor while [`Limits::send_high_water`](crate::Limits::send_high_water) bytes wait that were written here
+    /// ([`Conn::read_when_full`](crate::Conn::read_when_full)).
     #[doc(alias("LWS_CALLBACK_RECEIVE_CLIENT_HTTP", "LWS_CALLBACK_RECEIVE_CLIENT_HTTP_READ"))]
     fn body(&mut self, cx: &mut Cx<'_, D>, piece: &[u8]) {
         let _ = (cx, piece);

@@ -39,7 +39,8 @@ pub trait Handler<D> {
     }
 
     /// A piece of the request's content, with any chunked coding removed. While the conn is paused, none comes and the
-    /// socket is not read.
+    /// socket is not read; nor while [`Limits::send_high_water`](crate::Limits::send_high_water) bytes wait that were written
+    /// here ([`Conn::read_when_full`](crate::Conn::read_when_full)).
     #[doc(alias = "LWS_CALLBACK_HTTP_BODY")]
     fn body(&mut self, cx: &mut Cx<'_, D>, piece: &[u8]) {
         let _ = (cx, piece);

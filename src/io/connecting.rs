@@ -63,7 +63,9 @@ impl<D> Io<D> {
     }
 
     fn begin(&mut self, connect: Connect, speak: Speak, handler: AnyHandler<D>) -> ConnId {
+        let read_when_full = connect.read_when_full;
         let Some(conn) = self.core.connect(connect, speak) else { return self.core.conn_id(Key::NONE) };
+        self.core.read_when_full(conn, read_when_full);
         self.put(Fresh::Handler(conn, handler));
         self.core.conn_id(conn)
     }

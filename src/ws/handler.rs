@@ -18,18 +18,16 @@ use std::any::Any;
 ///
 /// impl<D> ws::Handler<D> for Echo {
 ///     fn message(&mut self, cx: &mut Cx<'_, D>, message: ws::Message<'_>) {
-///         // A peer that does not read what it gets is not read from either.
-///         if cx.send(message) == Ok(lodger::Flow::Full) {
-///             cx.conn().pause();
-///             cx.conn().request_writable();
-///         }
-///     }
-///
-///     fn writable(&mut self, cx: &mut Cx<'_, D>) {
-///         cx.conn().resume();
+///         // A peer that does not read what it gets is not read from either, so that nothing is lost.
+///         let _ = cx.send(message);
 ///     }
 /// }
 /// ```
+///
+/// What `message` and `piece` answer with holds back what is read: once
+/// [`Limits::send_high_water`](crate::Limits::send_high_water) bytes of answers wait ([`Flow::Full`](crate::Flow::Full)), no
+/// further message comes until half of that is left, unless [`Conn::read_when_full`](crate::Conn::read_when_full) says
+/// otherwise. What is sent from other events holds nothing back: there, heed `Full`, and go on in `writable`.
 #[doc(alias("lws_callback_function", "LWS_CALLBACK_WS_SERVER_BIND_PROTOCOL"))]
 pub trait Handler<D> {
     /// Whether messages come whole or in pieces. Asked once, when the connection opens.
@@ -100,6 +98,14 @@ pub trait Handler<D> {
         let _ = cx;
     }
 
+    /// A broadcast ([`Io::broadcast`](crate::Io::broadcast), [`Remote::broadcast`](crate::Remote::broadcast)) has left this
+    /// connection out, because more than [`Limits::send_max`](crate::Limits::send_max) bytes wait for its peer. It may have been
+    /// left out of others since: this is told once, and again only after `writable` would have come. Who cannot do without what
+    /// it missed is best dropped here, with [`Conn::abort`](crate::Conn::abort), since a Close would wait behind the rest.
+    fn missed(&mut self, cx: &mut Cx<'_, D>) {
+        let _ = cx;
+    }
+
     /// The timer set with [`Conn::set_timer`](crate::Conn::set_timer) is due.
     #[doc(alias = "LWS_CALLBACK_TIMER")]
     fn timer(&mut self, cx: &mut Cx<'_, D>) {
@@ -137,12 +143,20 @@ pub struct Accept<D> {
     pub(crate) subprotocol: Option<Option<String>>,
     /// What is said instead of the site's.
     pub(crate) deflate: Option<Option<Deflate>>,
+    /// Reading goes on when the output is full.
+    pub(crate) read_when_full: bool,
 }
 
 impl<D> Accept<D> {
     /// The connection with this handler.
     pub fn new(handler: impl Handler<D> + 'static) -> Self {
-        Self { handler: Box::new(handler), fields: Vec::new(), subprotocol: None, deflate: None }
+        Self {
+            handler: Box::new(handler),
+            fields: Vec::new(),
+            subprotocol: None,
+            deflate: None,
+            read_when_full: false,
+        }
     }
 
     /// Adds a field to the response: a cookie, for one. What the handshake itself says cannot be added; a field with a
@@ -158,6 +172,14 @@ impl<D> Accept<D> {
     #[must_use]
     pub fn subprotocol(mut self, name: Option<&str>) -> Self {
         self.subprotocol = Some(name.map(str::to_owned));
+        self
+    }
+
+    /// Reads on although the handler's answers wait for the client to read them
+    /// ([`Conn::read_when_full`](crate::Conn::read_when_full)). Default: false.
+    #[must_use]
+    pub fn read_when_full(mut self, on: bool) -> Self {
+        self.read_when_full = on;
         self
     }
 

@@ -220,10 +220,10 @@ impl Core {
         if !websocket.closing.may_send() || link.output_over() {
             return Err(SendError::Closing);
         }
-        if link.is_over_send_max() {
+        if link.is_over_send_max() && !self.answers_once(index) {
             return Err(SendError::Overrun);
         }
-        Ok((index, link))
+        Ok((index, self.link(index)))
     }
 
     #[inline]
@@ -236,6 +236,11 @@ impl Core {
 
     #[inline(never)]
     fn send_at_length(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
+        let sent = self.queue_message(conn, message);
+        self.sent(conn, sent)
+    }
+
+    fn queue_message(&mut self, conn: Key, message: Message<'_>) -> Result<Flow, SendError> {
         let (index, link) = self.sendable(conn)?;
         if websocket(link).is_some_and(|websocket| websocket.sender.in_message()) {
             return Err(SendError::InMessage);

@@ -451,7 +451,7 @@ impl Town {
             let members: Vec<usize> = io.conns_of(protocol).filter_map(|id| self.life_of(id)).collect();
             let members: Vec<usize> =
                 members.into_iter().filter(|life| self.lives[*life].kind == Kind::Talk).collect();
-            let taken = io.broadcast(protocol, &shared);
+            let taken = io.broadcast(protocol, &shared).sent;
             assert!(taken <= members.len(), "{taken} of {} took a frame", members.len());
             for life in &members {
                 self.note_shared(*life, &frame, taken < members.len());

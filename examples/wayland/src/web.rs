@@ -69,7 +69,7 @@ impl App {
         let lodger = self.pages.lodger.clone();
         lodger.with(self, move |app, io| {
             let frame = io.encode(&*event);
-            io.broadcast(app.pages.protocol, &frame);
+            let _ = io.broadcast(app.pages.protocol, &frame); // `missed` tells whom it left out
         });
     }
 }
@@ -109,12 +109,20 @@ impl ws::Handler<App> for Page {
         cx.data.window.change();
         let id = cx.id();
         let Some(mut page) = cx.io.conn(id) else { return };
-        // A page that cannot take this much at once is closed by the limits; nothing here waits for it.
-        let _ = page.send(&*cx.data.window.describe());
-        let _ = page.send(&*cx.data.board.describe());
+        // What is drawn already. A page that cannot take it is dropped: it comes again, and begins anew.
+        let mut sent = page.send(&*cx.data.window.describe());
+        sent = sent.and(page.send(&*cx.data.board.describe()));
         for stroke in &cx.data.board.strokes {
-            let _ = page.send(Message::Binary(stroke));
+            sent = sent.and(page.send(Message::Binary(stroke)));
         }
+        if sent.is_err() {
+            page.abort();
+        }
+    }
+
+    /// It has fallen so far behind that a stroke was not sent to it: what it shows would stay wrong.
+    fn missed(&mut self, cx: &mut Cx<'_, App>) {
+        cx.conn().abort();
     }
 
     fn message(&mut self, cx: &mut Cx<'_, App>, message: Message<'_>) {
@@ -123,12 +131,12 @@ impl ws::Handler<App> for Page {
                 cx.data.board.text = text.to_owned();
                 cx.data.window.change();
                 let frame = cx.io.encode(&*cx.data.board.describe());
-                cx.io.broadcast(cx.data.pages.protocol, &frame);
+                let _ = cx.io.broadcast(cx.data.pages.protocol, &frame);
             }
             Message::Binary(stroke) if cx.data.board.add(stroke) => {
                 cx.data.window.change();
                 let frame = cx.io.encode(Message::Binary(stroke));
-                cx.io.broadcast(cx.data.pages.protocol, &frame);
+                let _ = cx.io.broadcast(cx.data.pages.protocol, &frame);
             }
             Message::Binary(_) => cx.conn().close_with(CloseCode::POLICY, "not a stroke"),
         }

@@ -14,6 +14,7 @@
 //! impl ws::Handler<u64> for Echo {
 //!     fn message(&mut self, cx: &mut Cx<'_, u64>, message: ws::Message<'_>) {
 //!         *cx.data += 1;
+//!         // What cannot be sent yet waits, and holds back what is read: nothing is lost.
 //!         let _ = cx.send(message);
 //!     }
 //! }

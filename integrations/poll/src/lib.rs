@@ -15,6 +15,7 @@
 //! impl ws::Handler<Server> for Echo {
 //!     fn message(&mut self, cx: &mut Cx<'_, Server>, message: ws::Message<'_>) {
 //!         cx.data.echoed += 1;
+//!         // What cannot be sent yet waits, and holds back what is read: nothing is lost.
 //!         let _ = cx.send(message);
 //!     }
 //! }

@@ -183,7 +183,7 @@ impl State {
     /// To every WebSocket.
     pub(crate) fn say(&self, text: &str, io: &mut Io<Self>) {
         let frame = io.encode(text);
-        io.broadcast(self.heard.protocol.expect("it has begun"), &frame);
+        let _ = io.broadcast(self.heard.protocol.expect("it has begun"), &frame);
     }
 
     /// Handlers can end the first context: by `end`, once.
