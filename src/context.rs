@@ -567,6 +567,13 @@ impl<D> Context<D> {
         {
             return 0;
         }
+        if core.takes_last_look(index) {
+            self.receive(index, true, data);
+            self.io.core.looked_last(index);
+            self.io.core.mark(index);
+            return 1;
+        }
+        let link = core.link(index);
         link.flags.remove(Flags::BACKLOG);
         if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) {
             // A handshake that waited for its share.

@@ -463,6 +463,14 @@ impl<D> Io<D> {
     /// Closes gracefully: listeners close, every WebSocket gets a Close with `code`, idle HTTP connections end, requests under way
     /// are finished, raw connections are closed. It is done when [`link_count`](Self::link_count) is 0; until then the
     /// loop goes on as before. Adopted descriptors are closed too.
+    ///
+    /// No HTTP connection is called idle before it was read once more, by the next service call: a request that lies in its socket
+    /// has its response, which says that it is the last (`Connection: close`; RFC 9112, section 9.6). A connection that has made no
+    /// request yet has [`Limits::closing`](crate::Limits::closing) for its first.
+    ///
+    /// For a restart under load, successor and predecessor listen on one socket ([`Listen::descriptor`](crate::Listen::descriptor)
+    /// with a duplicate): what waits to be accepted when the predecessor shuts down is the successor's. Of sockets that share a port
+    /// ([`Listen::reuse_port`](crate::Listen::reuse_port)) each has a queue of its own, which the system resets with the socket.
     #[doc(alias("lws_context_deprecate", "graceful"))]
     pub fn shutdown(&mut self, code: CloseCode) {
         self.core.shutdown(code);

@@ -298,11 +298,15 @@ fn each_end_is_told_when_the_host_refuses_the_context_leaves_or_the_site_goes() 
     assert!(leaving.desk.open.is_empty());
 
     let mut house = House::new();
-    let _idle = house.connect();
+    let mut idle = house.connect();
+    idle.get("/handler");
+    house.run();
+    idle.finish();
     let site = house.site;
     house.context.io().remove_site(site);
     house.run();
-    assert_eq!(house.log(), ["began", "ended: closed by us", "site ended", "chat: site ended"]);
+    let ends = ["ended: the peer ended the connection", "site ended", "chat: site ended"];
+    assert_eq!(house.log(), [&["began", "accept", "closed: exchange complete"][..], &ends].concat());
 }
 
 #[test]

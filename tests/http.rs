@@ -1057,13 +1057,16 @@ fn a_graceful_shutdown_finishes_requests_under_way_and_ends_idle_connections() {
     rig.until_logged("GET /slow");
     rig.io().shutdown(lodger::ws::CloseCode::GOING_AWAY);
     rig.end(&idle);
-    rig.end(&fresh);
     assert!(std::net::TcpStream::connect(rig.address).is_err());
     rig.advance(SECOND);
     let answer = rig.answer(&busy);
     assert_eq!((answer.text(), answer.field("connection")), ("slow", Some("close")));
     rig.end(&busy);
     busy.finish();
+    idle.finish();
+    // Its first request is waited for.
+    rig.advance(Limits::default().closing - SECOND);
+    rig.end(&fresh);
     rig.until("everything", |rig| rig.io().link_count() == 0);
 }
 

@@ -291,17 +291,15 @@ impl Core {
         if link.state != State::Open {
             return;
         }
-        let queued = link.queued();
         match &mut link.role {
             Role::WakeUp | Role::Resolver { .. } => {}
             Role::Client(client) if client.is_busy() => client.keep_alive = false,
-            Role::Http(server) if server.phase != Phase::Head => {
-                server.asked.keep_alive = false;
+            Role::Http(server) => {
                 server.last = true;
+                if server.phase == Phase::Head && link.kept.is_none() {
+                    self.look_last(index);
+                }
             }
-            Role::Http(server) if link.kept.is_some() => server.last = true,
-            Role::Http(_) if queued == 0 => self.end(index, CloseReason::Closed),
-            Role::Http(_) => self.finish_and_linger(index),
             Role::Listener(_) | Role::Descriptor(_) | Role::Raw | Role::WebSocket(_) => {
                 self.close(index, code, "")
             }

@@ -44,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) decided: bool,
     /// There is no request after this one.
     pub(crate) last: bool,
+    /// It is read once more before it is taken to be idle, and ends: a request may have come that was not read yet.
+    pub(crate) looks_last: bool,
     file: Option<Sending>,
 }
 
@@ -105,6 +107,7 @@ impl Server {
             in_head: false,
             decided: false,
             last: false,
+            looks_last: false,
             file: None,
         }
     }
@@ -386,10 +389,14 @@ impl Core {
         if !content_complete && server.dropped <= DROPPED_AT_MOST && server.asked.keep_alive {
             return false;
         }
-        let keep_alive = server.asked.keep_alive && content_complete && !end_received && !server.last;
+        // Whoever was told that the connection goes on may have sent the next request already.
+        let keep_alive = server.asked.keep_alive && content_complete && !end_received;
+        let ends = server.last;
         server.next_request();
-        let keep_alive = keep_alive && !self.leaving;
         self.end_conn(conn, CloseReason::Completed, 0);
+        if keep_alive && ends {
+            self.look_last(index);
+        }
         if keep_alive {
             let limits = self.limits(index);
             self.arm_phase(index, limits.keep_alive);
@@ -401,6 +408,38 @@ impl Core {
             self.finish_and_linger(index);
         }
         true
+    }
+
+    /// Has a connection between requests read once more by the next service call, before it ends.
+    pub(crate) fn look_last(&mut self, index: u32) {
+        if let Some(server) = self.server(index) {
+            server.looks_last = true;
+            self.resume_later(index);
+        }
+    }
+
+    /// Whether a connection is to be read a last time now.
+    pub(crate) fn takes_last_look(&mut self, index: u32) -> bool {
+        if self.link(index).state != State::Open || self.link(index).kept.is_some() {
+            return false;
+        }
+        self.server(index)
+            .is_some_and(|server| std::mem::take(&mut server.looks_last) && server.phase == Phase::Head)
+    }
+
+    /// A connection was read a last time. If no request has begun it ends, in an orderly way since one may be on its way. Its first is
+    /// waited for, since the client cannot know that it came too late and has nobody else to ask; so is one that is encrypted and has
+    /// come in part.
+    pub(crate) fn looked_last(&mut self, index: u32) {
+        let link = self.link(index);
+        let encrypted = link.tls.as_ref().is_some_and(|tls| !tls.kept().is_empty());
+        let (open, kept, closing) = (link.state == State::Open, link.kept.is_some(), link.limits.closing);
+        let Some(server) = self.server(index).filter(|_| open && !kept) else { return };
+        match server.phase {
+            Phase::Head if server.first || encrypted => self.arm_phase(index, closing),
+            Phase::Head => self.finish_and_linger(index),
+            Phase::Deciding | Phase::Exchange => {}
+        }
     }
 
     /// Writes the answer that makes a link a WebSocket.

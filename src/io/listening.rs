@@ -57,8 +57,9 @@ impl<D> Io<D> {
         keys.find(named).map(|key| ProtocolId(self.core.origin.id(key)))
     }
 
-    /// Removes a site: its listeners close, its WebSockets get a Close with 1001, requests under way are finished. When the
-    /// last of its connections has gone, its protocols hear `ended`.
+    /// Removes a site: its listeners close, its WebSockets get a Close with 1001, requests under way are finished, those too that
+    /// lie unread in their sockets, as with [`shutdown`](Self::shutdown). When the last of its connections has gone, its protocols
+    /// hear `ended`.
     pub fn remove_site(&mut self, site: SiteId) {
         self.core.remove_site(self.core.origin.key(site.0));
     }

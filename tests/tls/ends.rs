@@ -748,6 +748,7 @@ fn shutdown_ends_every_connection_in_order_and_the_loop_with_it() {
     let mut peer = town.secured();
     open(&mut town, &mut peer);
     let mut waiting = town.secured();
+    town.ask(&mut waiting, "/", "localhost");
     let mut unfinished = town.connect();
     unfinished.step = 50;
     unfinished.pump();
@@ -770,7 +771,37 @@ fn shutdown_ends_every_connection_in_order_and_the_loop_with_it() {
     town.run_for(Duration::from_secs(60));
     assert_eq!(town.links(), 0);
     assert_eq!(town.world.wait(), lodger::Wait::FOREVER);
-    assert_eq!(town.log(), ["closed: by us 1001 "]);
+    assert_eq!(town.log(), ["closed: by us 1001 ", "failed HandshakeTimedOut"]);
+}
+
+#[test]
+fn a_request_that_is_on_its_way_when_the_server_shuts_down_is_answered() {
+    for version in VERSIONS {
+        let mut town = Town::hall(Limits::default(), Script::quiet);
+        town.version(version);
+        let mut next = town.secured();
+        assert_eq!(town.ask(&mut next, "/", "localhost").unwrap().0, 200);
+        let (mut first, mut hello, mut part) = (town.secured(), town.connect(), town.secured());
+        assert_eq!(town.ask(&mut part, "/", "localhost").unwrap().0, 200);
+        for peer in [&mut first, &mut next, &mut hello, &mut part] {
+            peer.say("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        }
+        part.step = 20;
+        for peer in [&mut first, &mut next, &mut hello, &mut part] {
+            peer.pump();
+        }
+        town.context.io().shutdown(CloseCode::GOING_AWAY);
+        let mut peers = [first, next, hello, part];
+        town.settle_all(&mut peers);
+        for peer in &mut peers {
+            assert_eq!(peer.answer().unwrap().0, 200);
+            town.settle(peer);
+            assert!(peer.closed && !peer.socket().was_reset());
+            peer.finish();
+        }
+        town.run();
+        assert_eq!(town.links(), 0);
+    }
 }
 
 #[test]
