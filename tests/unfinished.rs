@@ -170,6 +170,25 @@ fn the_time_of_a_message_stands_still_while_reading_is_paused() {
 }
 
 #[test]
+fn a_message_whose_rest_lies_in_the_socket_has_not_stopped() {
+    for (rest, last) in [("ning", "text beginning"), ("n", "opened")] {
+        let mut rig = Rig::websocket(Limits::default(), Script::quiet);
+        let client = rig.open();
+        client.send(begun(0x81, 9, b"begin"));
+        rig.run();
+        client.send(rest);
+        rig.stand_still(STALL * 3);
+        // What is due runs before what is ready, as where a turn of the host is long.
+        rig.context.service_timeouts(&mut rig.state);
+        rig.run();
+        assert!(!client.at_end());
+        assert_eq!(rig.log().last().unwrap(), last);
+        rig.advance(short_of_it());
+        assert!(!client.at_end());
+    }
+}
+
+#[test]
 fn a_server_that_stops_within_a_message_is_left_by_its_client() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());

@@ -307,8 +307,8 @@ impl<D> Context<D> {
                 }
             }
             Timer::Message(key) => {
-                if core.message_stalled(key) {
-                    core.message_timed_out(key.index);
+                if core.message_expired(key) {
+                    self.look_for_message(key, data);
                 }
             }
             Timer::User(key) => {
@@ -342,6 +342,23 @@ impl<D> Context<D> {
                 }
                 self.io.look_for_posts();
             }
+        }
+    }
+
+    /// A message has not moved for too long, as far as was looked: the rest may lie in the socket, since the host was busy. Only
+    /// when there is none either, its link ends.
+    fn look_for_message(&mut self, key: Key, data: &mut D) {
+        let core = &mut self.io.core;
+        let waits = core.link(key.index).flags.intersects(Flags::BACKLOG.union(Flags::TO_RESUME));
+        if waits {
+            // It is not its peer that has not been heard.
+            return core.message_goes_on(key.index);
+        }
+        if core.link(key.index).state == State::Open {
+            self.receive(key.index, false, data);
+        }
+        if self.io.core.message_stalled(key) {
+            self.io.core.message_timed_out(key.index);
         }
     }
 

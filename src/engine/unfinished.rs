@@ -162,7 +162,7 @@ impl Core {
     }
 
     /// Reading goes on after a pause, in which the time of a message stands still.
-    pub(super) fn message_goes_on(&mut self, index: u32) {
+    pub(crate) fn message_goes_on(&mut self, index: u32) {
         if !self.unfinished.noted.contains_key(&index) {
             return;
         }
@@ -175,13 +175,21 @@ impl Core {
         }
     }
 
-    /// The time of a link's message is up, or has to be put right. True if nothing more of it has come for too long.
+    /// The timer of a link's message has run out. True if nothing more of it has come for too long, as far as is known.
+    pub(crate) fn message_expired(&mut self, key: Key) -> bool {
+        if let Some(noted) = self.unfinished.noted.get_mut(&key.index) {
+            noted.timer = TimerId::NONE;
+        }
+        self.message_stalled(key)
+    }
+
+    /// Whether nothing more of a link's message has come for too long. If not, its timer is put right.
     pub(crate) fn message_stalled(&mut self, key: Key) -> bool {
         let now = self.now();
         let Some(link) = self.links.get(key) else { return false };
         let (paused, stall) = (link.flags.contains(Flags::PAUSED), link.limits.message_stall);
         let Some(noted) = self.unfinished.noted.get_mut(&key.index) else { return false };
-        noted.timer = TimerId::NONE;
+        self.timers.cancel(&mut noted.timer);
         if noted.complete {
             self.unfinished.noted.remove(&key.index);
             return false;

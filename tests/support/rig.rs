@@ -176,6 +176,11 @@ impl Rig {
         panic!("it does not come to rest: {:?}", self.state.log);
     }
 
+    /// Moves the clock, and runs nothing: the host stands still.
+    pub fn stand_still(&mut self, by: Duration) {
+        self.clock.0.set(self.clock.now() + by);
+    }
+
     /// Moves the clock, and turns until nothing happens any more.
     pub fn advance(&mut self, by: Duration) {
         self.run();
