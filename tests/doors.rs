@@ -13,7 +13,9 @@ use lodger::{
     ws,
 };
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
 use std::time::Duration;
+use support::in_own_process;
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 const A_MOMENT: Duration = Duration::from_millis(1);
@@ -375,4 +377,38 @@ fn who_is_not_let_in_pushes_nobody_out() {
         assert!(refused.at_end());
     }
     assert_eq!(gone([&first, &second, &third]), [false; 3]);
+}
+
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        LOGGED.lock().unwrap().push(format!("{} {} {}", record.level(), record.target(), record.args()));
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn the_log_says_once_a_minute_how_many_gave_way() {
+    if !in_own_process("the_log_says_once_a_minute_how_many_gave_way") {
+        return;
+    }
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let mut town = Town::handshakes(4);
+    let said = |count: usize, port: u16| {
+        format!(
+            "WARN lodger::net connections that made no request have given way to new ones: {count}, the last of 10.0.0.1:{port}"
+        )
+    };
+    let _flood: Vec<_> = (0..20).map(|_| town.enter("10.0.0.1")).collect();
+    assert_eq!(*LOGGED.lock().unwrap(), [said(1, 1001)]);
+    town.run_for(Duration::from_secs(60));
+    let _more: Vec<_> = (0..5).map(|_| town.enter("10.0.0.1")).collect();
+    assert_eq!(*LOGGED.lock().unwrap(), [said(1, 1001), said(16, 1021)]);
 }

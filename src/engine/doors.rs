@@ -284,7 +284,7 @@ impl Core {
         if self.doors.told.is_none_or(|told| now.since(told) >= WARN_AGAIN) {
             let count = std::mem::take(&mut self.doors.untold);
             self.doors.told = Some(now);
-            log::warn!(target: "lodger::net", "{count} connections that made no request gave way to new ones, the last of {peer}");
+            log::warn!(target: "lodger::net", "connections that made no request have given way to new ones: {count}, the last of {peer}");
         }
         self.abort(key.index, CloseReason::GaveWay);
     }

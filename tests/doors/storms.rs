@@ -136,6 +136,9 @@ impl Storm {
             }
             self.flood.retain(|peer| !peer.at_end());
             self.go_on();
+            if self.dice.below(50) == 0 {
+                self.town.context.detach(self.town.world.host_mut());
+            }
             match self.dice.below(4) {
                 0 => drop(self.town.world.turn(&mut self.town.context, &mut self.town.log)),
                 1 => self.town.run(),
@@ -184,5 +187,16 @@ fn honest_clients_get_in_through_every_storm_at_the_bound_of_links() {
         storm.rage(200);
         assert!(storm.served > 30, "seed {seed}: {} were served", storm.served);
         storm.subside();
+    }
+}
+
+#[test]
+fn a_shutdown_ends_everything_in_the_middle_of_every_storm() {
+    for seed in seeds(8) {
+        let mut storm = Storm::new(seed, Chaos::wild(), 0, ALL - 1);
+        storm.rage(50);
+        storm.town.context.io().shutdown(lodger::ws::CloseCode::GOING_AWAY);
+        storm.town.run_for(Duration::from_secs(60));
+        assert_eq!(storm.town.context.io().link_count(), 0, "seed {seed}");
     }
 }
