@@ -1,15 +1,17 @@
 //! The doors: which connections have not made their first request yet, and which of them gives way where there is no room for
 //! a new one.
 
-use super::Core;
 use super::link::Flags;
 use super::store::Key;
 use super::timers::Tick;
+use super::{Core, NOBODY};
 use crate::handler::CloseReason;
 use crate::net::Peer;
 use crate::role::Role;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -25,8 +27,11 @@ const SPARED: u8 = 4;
 /// The log says at most once in so long that connections give way.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
+/// Of one that stands in no line.
+const ALONE_IN_LINE: [(u32, u32); 2] = [(NOBODY, NOBODY); 2];
+
 /// Whom a connection is counted for.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Source {
     /// A Unix socket, or a socket of unknown origin.
     Local,
@@ -45,30 +50,95 @@ impl Source {
     }
 }
 
+impl Hash for Source {
+    /// One number, since each connection is looked up by it.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(match *self {
+            Self::Local => u64::MAX,
+            Self::V4(address) => address.to_bits().into(),
+            Self::V6(network) => network,
+        });
+    }
+}
+
 /// A connection whose first request, or whose handshake if it is a raw one, is not complete.
 struct Waiting {
     source: Source,
-    /// Its place in the order of silence: the higher, the later something was last heard of it.
-    order: u64,
-    /// When something was last heard of it.
+    /// The links before and after it in the line of its source, and in the line of all.
+    neighbours: [(u32, u32); 2],
+    /// When something was last heard of it, also as its place in the order of that.
     since: Tick,
+    order: u64,
     /// How much had been read of it when more was last found unread.
     read: u64,
     spared: u8,
 }
 
-/// All connections that wait for their first request. Each step takes logarithmic time, and memory is in proportion to their
-/// number.
-#[derive(Default)]
+/// Connections in the order of their silence, by their links: who has been silent longest comes first.
+#[derive(Clone, Copy)]
+struct Line {
+    first: u32,
+    last: u32,
+}
+
+impl Line {
+    const EMPTY: Self = Self { first: NOBODY, last: NOBODY };
+
+    /// Puts a connection at the end, and says behind which.
+    fn append(&mut self, link: u32) -> u32 {
+        if self.first == NOBODY {
+            self.first = link;
+        }
+        std::mem::replace(&mut self.last, link)
+    }
+
+    /// Closes the gap that a connection between these two has left.
+    fn close(&mut self, before: u32, after: u32) {
+        if before == NOBODY {
+            self.first = after;
+        }
+        if after == NOBODY {
+            self.last = before;
+        }
+    }
+}
+
+/// Which of its two lines is meant.
+#[derive(Clone, Copy)]
+enum Of {
+    Source,
+    All,
+}
+
+/// The connections of one source.
+struct Crowd {
+    size: usize,
+    /// The place in the order of silence of the first in its line.
+    first: u64,
+    line: Line,
+}
+
+impl Crowd {
+    fn rank(&self, source: Source) -> Rank {
+        (self.size, Reverse(self.first), source)
+    }
+}
+
+/// Where a source stands among the others: the one of which a connection gives way comes last.
+type Rank = (usize, Reverse<u64>, Source);
+
+/// All connections that wait for their first request.
+///
+/// One that is alone of its source takes constant time, since most are alone while nobody floods. The others take logarithmic
+/// time. Memory is in proportion to their number.
 pub(crate) struct Doors {
-    /// By the places of their links.
-    waiting: HashMap<u32, Waiting>,
-    /// Their links, by source and by the order of silence.
-    line: BTreeMap<(Source, u64), u32>,
-    /// How many each source has, and the order of the one that has been silent longest.
-    crowds: HashMap<Source, (usize, u64)>,
-    /// The sources by how many they have; of those that have as many, the last has the connection that has been silent longest.
-    by_size: BTreeSet<(usize, Reverse<u64>, Source)>,
+    /// By their links.
+    waiting: HashMap<u32, Waiting, BuildHasherDefault<OfLink>>,
+    crowds: HashMap<Source, Crowd>,
+    all: Line,
+    /// The sources that have more than one, by how many; of those that have as many, the last has the connection that has been
+    /// silent longest.
+    by_size: BTreeSet<Rank>,
     /// The last place in the order of silence.
     last: u64,
     /// How many have given way since the log said so.
@@ -76,63 +146,138 @@ pub(crate) struct Doors {
     told: Option<Tick>,
 }
 
+/// Hashes the place of a link, which no peer has a say in.
+#[derive(Default)]
+struct OfLink(u64);
+
+impl Hasher for OfLink {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
+    }
+
+    fn write_u32(&mut self, place: u32) {
+        // The high bits are the table's tags, the low ones its buckets: both are to differ.
+        self.0 = (self.0 ^ u64::from(place)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
 impl Doors {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: HashMap::default(),
+            crowds: HashMap::new(),
+            all: Line::EMPTY,
+            by_size: BTreeSet::new(),
+            last: 0,
+            untold: 0,
+            told: None,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
     fn join(&mut self, link: u32, peer: Option<SocketAddr>, now: Tick) {
         let source = Source::of(peer);
-        self.last += 1;
-        let waiting = Waiting { source, order: self.last, since: now, read: u64::MAX, spared: 0 };
-        self.line.insert((source, waiting.order), link);
-        self.waiting.insert(link, waiting);
-        self.resize(source, |size| size + 1);
+        self.append(
+            link,
+            Waiting { source, neighbours: ALONE_IN_LINE, since: now, order: 0, read: u64::MAX, spared: 0 },
+        );
     }
 
     fn leave(&mut self, link: u32) -> bool {
-        let Some(Waiting { source, order, .. }) = self.waiting.remove(&link) else { return false };
-        self.line.remove(&(source, order));
-        self.resize(source, |size| size - 1);
-        true
+        self.detach(link).is_some()
     }
 
     /// Something was heard of a connection: nobody has been silent for a shorter time.
     fn heard(&mut self, link: u32, now: Tick) {
-        let Some(waiting) = self.waiting.get_mut(&link) else { return };
-        self.last += 1;
-        let before = std::mem::replace(&mut waiting.order, self.last);
-        waiting.since = now;
-        let source = waiting.source;
-        self.line.remove(&(source, before));
-        self.line.insert((source, self.last), link);
-        self.resize(source, |size| size);
+        if self.all.last == link {
+            if let Some(waiting) = self.waiting.get_mut(&link) {
+                waiting.since = now;
+            }
+        } else if let Some(waiting) = self.detach(link) {
+            self.append(link, Waiting { since: now, ..waiting });
+        }
     }
 
-    /// Connections of a source have come, gone or changed their order.
-    fn resize(&mut self, source: Source, size: impl FnOnce(usize) -> usize) {
-        let known = self.crowds.get(&source).copied();
-        if let Some((size, first)) = known {
-            self.by_size.remove(&(size, Reverse(first), source));
+    /// Puts a connection at the end of both its lines.
+    fn append(&mut self, link: u32, mut waiting: Waiting) {
+        self.last += 1;
+        waiting.order = self.last;
+        let source = waiting.source;
+        let crowd =
+            self.crowds.entry(source).or_insert(Crowd { size: 0, first: self.last, line: Line::EMPTY });
+        if crowd.size > 1 {
+            self.by_size.remove(&crowd.rank(source));
         }
-        let size = size(known.map_or(0, |(size, _)| size));
-        let first = self.line.range((source, 0)..=(source, u64::MAX)).next();
-        match first.map(|(&(_, order), _)| order) {
-            Some(first) => {
-                self.crowds.insert(source, (size, first));
-                self.by_size.insert((size, Reverse(first), source));
+        crowd.size += 1;
+        if crowd.size > 1 {
+            self.by_size.insert(crowd.rank(source));
+        }
+        let before = [crowd.line.append(link), self.all.append(link)];
+        self.set_after(Of::Source, before[0], link);
+        self.set_after(Of::All, before[1], link);
+        waiting.neighbours = before.map(|before| (before, NOBODY));
+        self.waiting.insert(link, waiting);
+    }
+
+    /// Takes a connection out of both its lines.
+    fn detach(&mut self, link: u32) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&link)?;
+        let [(before, after), (before_all, after_all)] = waiting.neighbours;
+        self.set_after(Of::Source, before, after);
+        self.set_before(Of::Source, after, before);
+        self.set_after(Of::All, before_all, after_all);
+        self.set_before(Of::All, after_all, before_all);
+        self.all.close(before_all, after_all);
+        if let Entry::Occupied(mut entry) = self.crowds.entry(waiting.source) {
+            let crowd = entry.get_mut();
+            if crowd.size > 1 {
+                self.by_size.remove(&crowd.rank(waiting.source));
             }
-            None => drop(self.crowds.remove(&source)),
+            crowd.size -= 1;
+            crowd.line.close(before, after);
+            if let Some(first) = self.waiting.get(&crowd.line.first) {
+                crowd.first = first.order;
+            }
+            match crowd.size {
+                0 => drop(entry.remove()),
+                1 => {}
+                _ => drop(self.by_size.insert(crowd.rank(waiting.source))),
+            }
+        }
+        Some(waiting)
+    }
+
+    fn set_after(&mut self, of: Of, link: u32, after: u32) {
+        if link != NOBODY
+            && let Some(waiting) = self.waiting.get_mut(&link)
+        {
+            waiting.neighbours[of as usize].1 = after;
+        }
+    }
+
+    fn set_before(&mut self, of: Of, link: u32, before: u32) {
+        if link != NOBODY
+            && let Some(waiting) = self.waiting.get_mut(&link)
+        {
+            waiting.neighbours[of as usize].0 = before;
         }
     }
 
     /// The link whose turn it is to give way, unless something of it lies unread: of the source that has most connections, the
     /// one that has been silent longest.
     fn first(&self, now: Tick) -> Option<u32> {
-        let &(size, Reverse(order), source) = self.by_size.last()?;
-        let link = *self.line.get(&(source, order))?;
-        let since = self.waiting.get(&link)?.since;
-        (size > 1 || now.since(since) >= ALONE).then_some(link)
+        if let Some((.., source)) = self.by_size.last() {
+            return self.crowds.get(source).map(|crowd| crowd.line.first);
+        }
+        let since = self.waiting.get(&self.all.first)?.since;
+        (now.since(since) >= ALONE).then_some(self.all.first)
     }
 
     /// Notes that something of a connection lies unread, of which so much has been read by now, and says whether it stays for
@@ -300,7 +445,7 @@ mod tests {
 
     #[test]
     fn whoever_is_first_is_the_one_silent_longest_of_the_source_with_most() {
-        let mut doors = Doors::default();
+        let mut doors = Doors::new();
         // Link, source and order of silence, as a plain list.
         let mut model: Vec<(u32, SocketAddr)> = Vec::new();
         let mut state = 1_u64;
@@ -335,7 +480,7 @@ mod tests {
         for (link, _) in model {
             doors.leave(link);
         }
-        assert!(doors.line.is_empty() && doors.crowds.is_empty() && doors.by_size.is_empty());
+        assert!(doors.waiting.is_empty() && doors.crowds.is_empty() && doors.by_size.is_empty());
     }
 
     #[test]
@@ -350,7 +495,7 @@ mod tests {
 
     #[test]
     fn it_stays_for_what_lies_unread_until_that_has_saved_it_often() {
-        let mut doors = Doors::default();
+        let mut doors = Doors::new();
         doors.join(1, None, at(0));
         for read in 0..u64::from(SPARED) {
             // It is looked at again before it was read: that is not its fault.

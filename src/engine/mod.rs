@@ -281,7 +281,7 @@ impl Core {
             max_handshakes,
             max_per_address: None,
             addresses: HashMap::new(),
-            doors: Doors::default(),
+            doors: Doors::new(),
             ended_links: 0,
             leaving: false,
             date_cache: crate::http::DateCache::new(),
