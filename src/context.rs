@@ -1,6 +1,7 @@
 //! The context: the calls that a host makes, and the running of handlers.
 
 mod builder;
+mod judge;
 mod messages;
 mod settle;
 
@@ -117,6 +118,7 @@ impl<D> Context<D> {
         self.woken = false;
         let core = &mut self.io.core;
         core.turn_ended();
+        core.begin_deadlines();
         core.flush_waiting(&mut Budget::new());
         if !core.changes.is_empty() {
             core.tell(host);
@@ -447,10 +449,10 @@ impl<D> Context<D> {
         }
     }
 
-    /// Reads a link once and hands over what came.
-    fn receive(&mut self, index: u32, waited: bool, data: &mut D) {
+    /// Reads a link once and hands over what came; says how many messages that gave.
+    fn receive(&mut self, index: u32, waited: bool, data: &mut D) -> u32 {
         if !self.io.core.handshake_may_go_on(index, waited) {
-            return;
+            return 0;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
@@ -459,11 +461,13 @@ impl<D> Context<D> {
         let filled = self.io.core.fill(index, &mut buffer);
         if self.io.core.was_just_secured(index) && !self.secured(index, data) {
             self.buffer = buffer;
-            return;
+            return 0;
         }
+        let mut messages = 0;
         match filled {
             Filled::Bytes(filled) => {
                 let left = self.handle(index, &mut buffer[..filled], data);
+                messages = left.messages;
                 if left.bytes > 0 {
                     self.put_back(index, &buffer[filled - left.bytes..filled], left.stopped);
                 }
@@ -472,6 +476,7 @@ impl<D> Context<D> {
         }
         self.buffer = buffer;
         self.transport_may_have_ended(index, data);
+        messages
     }
 
     /// The handshake of a link is complete. False if its client is refused.

@@ -499,6 +499,7 @@ impl<D> Context<D> {
                 core.set_reason(index, CloseReason::TimedOut(Timeout::Handshake));
                 core.refuse(index, error_response(StatusCode::SERVICE_UNAVAILABLE));
             }
+            Phase::Exchange if server.received => {}
             Phase::Exchange => {
                 let due = active.after(limits.body_stall);
                 if due > now {

@@ -105,6 +105,25 @@ impl Role {
         }
     }
 
+    /// Whether a head is waited for, or what a client waits for before it has one, or the rest of it.
+    #[inline]
+    pub(crate) fn awaits_head(&self) -> bool {
+        match self {
+            Self::Http(server) => server.awaits_head(),
+            Self::Client(client) => client.awaits_answer(),
+            _ => false,
+        }
+    }
+
+    /// When something was last received of what is waited for, where that has its time as a whole.
+    pub(crate) fn last_active(&self) -> Option<Tick> {
+        match self {
+            Self::Http(server) => Some(server.active),
+            Self::Client(client) => Some(client.active),
+            _ => None,
+        }
+    }
+
     /// The extension that its messages go through.
     #[cfg(feature = "deflate")]
     pub(crate) fn extension(&self) -> Option<&crate::ws::extension::Deflated> {

@@ -15,6 +15,8 @@ mod handlers;
 mod peer;
 #[path = "simulation/run.rs"]
 mod run;
+#[path = "simulation/stillness.rs"]
+mod stillness;
 #[path = "simulation/town.rs"]
 mod town;
 #[path = "simulation/transcript.rs"]

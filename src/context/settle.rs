@@ -1,15 +1,14 @@
 //! What a call does besides serving: it tells handlers what has come up, runs what is due, and ends what has ended.
 
 use super::{Context, protocol_at};
-use crate::engine::link::{Flags, State};
+use crate::engine::link::Flags;
 use crate::engine::store::Key;
-use crate::engine::timers::{Timer, TimerId};
+use crate::engine::timers::{Tick, Timer, TimerId};
 use crate::engine::{Budget, EndedConnection};
-use crate::handler::{AnyHandler, CloseReason, Notice, Protocol, Timeout};
+use crate::handler::{AnyHandler, Notice, Protocol};
 use crate::ids::{ListenerId, ProtocolId};
 use crate::io::{Cx, Fresh};
 use crate::remote::Command;
-use crate::role::Role;
 
 /// Calls what handlers of all roles have.
 macro_rules! in_any_role {
@@ -267,14 +266,19 @@ impl<D> Context<D> {
         self.recover();
         let mut budget = Budget::new();
         self.io.remote_due |= self.io.remote.as_ref().is_some_and(|remote| remote.0.is_raised());
+        // What other threads have decided came before the time was up by which they were to.
+        self.run_commands(data, &mut Budget::new());
         self.install(data);
         let now = self.io.core.now();
         // Timers that those which run now set are for the next call, even when they are due at once.
         while budget.is_left() && self.io.core.timers.expire(now) {
             budget.take();
         }
-        while let Some(timer) = self.io.core.timers.take_due() {
-            self.expired(timer, data);
+        // What the budget has nothing left for stays due.
+        while budget.may_deliver()
+            && let Some((timer, due)) = self.io.core.timers.take_due()
+        {
+            self.expired(timer, due, &mut budget, data);
         }
         // What a task has adopted may have input to go on with.
         self.install(data);
@@ -292,25 +296,21 @@ impl<D> Context<D> {
         self.settle_slowly(data, &mut budget);
     }
 
-    fn expired(&mut self, timer: Timer, data: &mut D) {
+    fn expired(&mut self, timer: Timer, due: Tick, budget: &mut Budget, data: &mut D) {
         let core = &mut self.io.core;
         match timer {
             Timer::Phase(key) => {
                 if let Some(link) = core.links.get_mut(key) {
                     link.phase_timer = TimerId::NONE;
-                    self.phase_expired(key.index);
+                    self.phase_expired(key.index, due, budget, data);
                 }
             }
             Timer::Stall(key) => {
-                if core.links.get(key).is_some() && core.stalled(key.index) {
-                    core.abort(key.index, CloseReason::TimedOut(Timeout::WriteStall));
+                if core.links.get(key).is_some() {
+                    self.stall_expired(key.index, budget, data);
                 }
             }
-            Timer::Message(key) => {
-                if core.message_expired(key) {
-                    self.look_for_message(key, data);
-                }
-            }
+            Timer::Message(key) => self.message_expired(key, budget, data),
             Timer::User(key) => {
                 if let Some(conn) = core.conns.get_mut(key) {
                     conn.timer = TimerId::NONE;
@@ -329,7 +329,7 @@ impl<D> Context<D> {
                 }
                 self.report_certificate(site, data);
             }
-            Timer::Connect(key) => core.connect_timer(key),
+            Timer::Connect(key) => self.connect_expired(key, due, budget, data),
             Timer::Stagger(key) => core.stagger_timer(key),
             Timer::Resolver => core.resolver_timer(),
             Timer::Accept => core.accept_timer_expired(),
@@ -342,48 +342,6 @@ impl<D> Context<D> {
                 }
                 self.io.look_for_posts();
             }
-        }
-    }
-
-    /// A message has not moved for too long, as far as was looked: the rest may lie in the socket, since the host was busy. Only
-    /// when there is none either, its link ends.
-    fn look_for_message(&mut self, key: Key, data: &mut D) {
-        let core = &mut self.io.core;
-        let waits = core.link(key.index).flags.intersects(Flags::BACKLOG.union(Flags::TO_RESUME));
-        if waits {
-            // It is not its peer that has not been heard.
-            return core.message_goes_on(key.index);
-        }
-        if core.link(key.index).state == State::Open {
-            self.receive(key.index, false, data);
-        }
-        if self.io.core.message_stalled(key) {
-            self.io.core.message_timed_out(key.index);
-        }
-    }
-
-    fn phase_expired(&mut self, index: u32) {
-        let core = &mut self.io.core;
-        let link = core.link(index);
-        if link.state != State::Ended && link.queue.is_some() && link.is_closing() {
-            // What is queued is still being taken, which has a limit of its own.
-            let closing = link.limits.closing;
-            return core.arm_phase(index, closing);
-        }
-        match (link.state, &link.role) {
-            (State::Ended, _) => {}
-            (State::Finishing | State::Lingering, _) => {
-                core.end(index, CloseReason::TimedOut(Timeout::Closing))
-            }
-            (State::Open, Role::WebSocket(_)) => core.websocket_timer(index),
-            (State::Open, Role::Http(_)) if link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) => {
-                core.end(index, CloseReason::TimedOut(Timeout::Handshake))
-            }
-            (State::Open, Role::Http(_)) => self.http_timer(index),
-            // The handshake of its transport is not complete: there is no other phase that has a time.
-            (State::Open, Role::Raw) => core.abort(index, CloseReason::TimedOut(Timeout::Handshake)),
-            (State::Open, Role::Client(_)) => self.client_timer(index),
-            (State::Open, _) => {}
         }
     }
 

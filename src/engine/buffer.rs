@@ -102,6 +102,11 @@ impl Queue {
         self.shared * SHARED_COST
     }
 
+    /// When the peer last took something, or the queue began to wait for it; `None` if it waits only for its turn.
+    pub(crate) fn last_taken(&self) -> Option<Tick> {
+        (!self.stall_timer.is_none()).then_some(self.moved)
+    }
+
     /// Queues bytes behind the others: all of them, or none if there is no memory for them.
     pub(crate) fn push(&mut self, bytes: &[u8], pool: &mut Pool) -> Result<(), OutOfMemory> {
         if bytes.is_empty() {

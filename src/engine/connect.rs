@@ -5,7 +5,7 @@ use super::Core;
 use super::conn::{Conn, NO_LINK};
 use super::link::{Link, State};
 use super::store::Key;
-use super::timers::{Timer, TimerId};
+use super::timers::{Tick, Timer, TimerId};
 use crate::client::{Attempt, Connect, ConnectError, ExchangeError, Host, RedirectError, Step};
 use crate::error::SendError;
 use crate::handler::CloseReason;
@@ -36,6 +36,8 @@ pub(crate) struct Connecting {
     racing: Vec<Key>,
     attempts: Vec<Attempt>,
     deadline: TimerId,
+    /// When its name was answered, or its link connected.
+    moved: Tick,
     stagger: TimerId,
     /// Redirects followed in a row.
     pub(crate) redirects: u8,
@@ -90,6 +92,7 @@ impl Core {
             racing: Vec::new(),
             attempts: Vec::new(),
             deadline: TimerId::NONE,
+            moved: Tick::default(),
             stagger: TimerId::NONE,
             redirects: 0,
             is_elsewhere: false,
@@ -148,7 +151,7 @@ impl Core {
         }
     }
 
-    fn arm_deadline(&mut self, key: Key, delay: Duration) {
+    pub(crate) fn arm_deadline(&mut self, key: Key, delay: Duration) {
         let at = self.read_clock().after(delay);
         let timer = self.timers.arm(at, Timer::Connect(key));
         if let Some(connecting) = self.connecting.get_mut(key) {
@@ -157,13 +160,67 @@ impl Core {
         }
     }
 
-    /// The time of a conn that is not connected has come: to begin, or to give up.
-    pub(crate) fn connect_timer(&mut self, key: Key) {
-        let Some(connecting) = self.connecting.get_mut(key) else { return };
+    /// Begins with a conn whose delay is over. False if it has begun, and this is the end of its time.
+    pub(crate) fn begins_late(&mut self, key: Key) -> bool {
+        let Some(connecting) = self.connecting.get_mut(key) else { return true };
         connecting.deadline = TimerId::NONE;
-        if matches!(connecting.stage, Stage::Delayed) {
-            return self.begin_connecting(key);
+        let is_late = matches!(connecting.stage, Stage::Delayed);
+        if is_late {
+            self.begin_connecting(key);
         }
+        is_late
+    }
+
+    /// Whether a conn still has a time by which it is to be connected.
+    pub(crate) fn has_deadline(&self, key: Key) -> bool {
+        self.connecting.get(key).is_some_and(|connecting| !connecting.deadline.is_none())
+    }
+
+    /// Has the time of those that began since the last turn run from here: it is the host that has kept them waiting so far.
+    pub(crate) fn begin_deadlines(&mut self) {
+        for key in std::mem::take(&mut self.begun) {
+            let Some(connecting) = self.connecting.get(key) else { continue };
+            let timeout = connecting.connect.timeout;
+            if !connecting.deadline.is_none() && !matches!(connecting.stage, Stage::Delayed) {
+                self.arm_deadline(key, timeout);
+            }
+        }
+    }
+
+    /// Whether a conn that is being connected has come further since `due`, or its server has said something.
+    pub(crate) fn has_moved_since(&self, key: Key, due: Tick) -> bool {
+        let link = self.link_of_connecting(key).and_then(|index| self.links.at(index));
+        let heard = link.is_some_and(|(_, link)| link.heard_since(due));
+        heard || self.connecting.get(key).is_some_and(|connecting| connecting.moved >= due)
+    }
+
+    /// Hears what the resolver has to say, if a conn waits for that.
+    pub(crate) fn look_for_names(&mut self, key: Key) {
+        let waits = |connecting: &Connecting| matches!(connecting.stage, Stage::Resolving(_));
+        if self.connecting.get(key).is_some_and(waits) {
+            for (number, _) in self.resolver_links.clone() {
+                self.resolver_ready(number, Ready::READ);
+            }
+        }
+    }
+
+    /// The links of which the first that is connected becomes the conn's.
+    pub(crate) fn racing(&self, key: Key) -> Vec<u32> {
+        let racing =
+            self.connecting.get(key).map(|connecting| connecting.racing.as_slice()).unwrap_or_default();
+        racing.iter().map(|link| link.index).collect()
+    }
+
+    /// The link of a conn that is connected, and no more than that.
+    pub(crate) fn link_of_connecting(&self, key: Key) -> Option<u32> {
+        let connecting = self.connecting.get(key)?;
+        let link = self.conns.get(connecting.conn)?.link;
+        self.links.at(link).map(|_| link)
+    }
+
+    /// The time of a conn that is not connected is over.
+    pub(crate) fn connect_over(&mut self, key: Key) {
+        let Some(connecting) = self.connecting.get(key) else { return };
         let conn = connecting.conn;
         let step = self.connect_step(key);
         let attempts = self.take_attempts(key);
@@ -199,6 +256,7 @@ impl Core {
         let (conn, timeout) = (connecting.conn, connecting.connect.timeout);
         if connecting.deadline.is_none() {
             self.arm_deadline(key, timeout);
+            self.begun.push(key);
         }
         if let Err(error) = self.find_addresses(key) {
             self.connect_failed(conn, error);
@@ -265,8 +323,10 @@ impl Core {
     // The race.
 
     fn race(&mut self, key: Key, addresses: Vec<Peer>) {
+        let now = self.now();
         if let Some(connecting) = self.connecting.get_mut(key) {
             connecting.stage = Stage::Racing;
+            connecting.moved = now;
             connecting.addresses = addresses.into();
             self.try_next(key);
         }
@@ -361,12 +421,14 @@ impl Core {
     }
 
     fn won(&mut self, key: Key, index: u32) -> bool {
+        let now = self.now();
         let Some(connecting) = self.connecting.get_mut(key) else { return false };
         let link = self.links.key_at(index);
         let others = std::mem::take(&mut connecting.racing);
         connecting.addresses.clear();
         connecting.attempts.clear();
         connecting.stage = Stage::Linked;
+        connecting.moved = now;
         let mut stagger = std::mem::take(&mut connecting.stagger);
         let (conn, options) = (connecting.conn, connecting.connect.options);
         self.timers.cancel(&mut stagger);

@@ -2,7 +2,7 @@
 
 use super::buffer::{Kept, Queue};
 use super::entrances::NOBODY_TOLD;
-use super::timers::TimerId;
+use super::timers::{Tick, TimerId};
 use crate::host::Interest;
 use crate::limits::Limits;
 use crate::net::{self, Net, Peer};
@@ -280,6 +280,23 @@ impl Link {
     pub(crate) fn is_closing(&self) -> bool {
         self.state != State::Open
             || matches!(&self.role, Role::WebSocket(websocket) if !websocket.closing.may_send())
+    }
+
+    /// Whether somebody looks at when something was last received: a timer, or what is waited for has its time as a whole.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.flags.contains(Flags::TIMED) || self.role.awaits_head() || self.is_handshaking()
+    }
+
+    /// Whether something has come since `due` of a head, or of a handshake that comes before one.
+    pub(crate) fn heard_since(&self, due: Tick) -> bool {
+        self.role.last_active().is_some_and(|active| active >= due)
+    }
+
+    /// Whether it has a transport whose handshake is not complete.
+    #[inline]
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_secured())
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {

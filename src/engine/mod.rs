@@ -125,12 +125,23 @@ impl Budget {
 
     /// Whether there is a share to take.
     pub(crate) fn is_left(&self) -> bool {
-        self.links > 0 && self.bytes > 0 && self.messages > 0
+        self.links > 0 && self.may_deliver()
     }
 
     /// Charges the messages that one link has delivered.
     pub(crate) fn delivered(&mut self, messages: u32) {
         self.messages = self.messages.saturating_sub(messages);
+    }
+
+    /// Charges what one link has received out of its turn.
+    pub(crate) fn received(&mut self, messages: u32, bytes: u64) {
+        self.delivered(messages);
+        self.bytes = self.bytes.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Whether a link that has its share may still receive, or write.
+    pub(crate) fn may_deliver(&self) -> bool {
+        self.bytes > 0 && self.messages > 0
     }
 }
 
@@ -162,6 +173,8 @@ pub(crate) struct Core {
     pub(crate) conns: Store<Conn>,
     /// Clients' conns on their way to a link.
     pub(crate) connecting: Store<Connecting>,
+    /// Those of them whose time begins with the next turn.
+    begun: Vec<Key>,
     pub(crate) resolver: Option<Box<dyn Resolver>>,
     resolver_timer: TimerId,
     /// The resolver's descriptors, by the numbers that it knows them by.
@@ -242,6 +255,7 @@ impl Core {
             links: Store::new(),
             conns: Store::new(),
             connecting: Store::new(),
+            begun: Vec::new(),
             resolver: None,
             resolver_timer: TimerId::NONE,
             resolver_links: Vec::new(),
@@ -614,7 +628,7 @@ impl Core {
             self.fill_secure(index, &mut buffer[start..end])
         } else {
             let filled = link.read(&self.net, &mut buffer[start..end]);
-            if link.flags.contains(Flags::TIMED) && matches!(filled, Filled::Bytes(_)) {
+            if link.is_timed() && matches!(filled, Filled::Bytes(_)) {
                 self.set_active(index);
             }
             filled
@@ -932,6 +946,10 @@ impl Core {
     /// A queue is empty.
     fn drained(&mut self, index: u32) {
         let queue = self.link(index).queue.take();
+        if queue.as_ref().is_some_and(|queue| queue.last_taken().is_some()) {
+            // It had to wait for the peer, which has taken the last of it now.
+            self.message_passed(index);
+        }
         self.drop_queue(queue);
         self.offer_room(index);
         self.output_done(index);
@@ -943,6 +961,10 @@ impl Core {
         self.pump_file(index);
         self.answer_waiting_ping(index);
         self.hold_may_end(index);
+        let link = self.link(index);
+        if link.flags.contains(Flags::TIMED) {
+            self.ping_may_have_left(index);
+        }
         let link = self.link(index);
         let roomy = link.queued() <= link.limits.send_high_water / 2;
         let conn = link.conn;

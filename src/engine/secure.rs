@@ -141,7 +141,10 @@ impl Core {
         let hello = link.tls.as_mut().map_or(Hello::More, |tls| tls.hello(records));
         let chosen = match hello {
             Hello::Known => Ok(()),
-            Hello::More => return Filled::Nothing,
+            Hello::More => {
+                self.set_active(index);
+                return Filled::Nothing;
+            }
             Hello::Name(name) => self.choose_server(index, name.as_deref()),
         };
         if let Err(error) = chosen {
@@ -157,7 +160,7 @@ impl Core {
             error = tls.encrypt_early(output).err();
         }
         let ended = tls.peer_has_closed();
-        if link.flags.contains(Flags::TIMED) {
+        if secured || link.is_timed() {
             self.set_active(index);
         }
         self.send_records(index);

@@ -91,8 +91,8 @@ pub(crate) struct Timers {
     armed: u64,
     entries: Vec<Entry>,
     free: u32,
-    /// Entries that have expired and were not handed out, in order.
-    due: VecDeque<u32>,
+    /// Entries that have expired and were not handed out, in order, and when they were due.
+    due: VecDeque<(u32, Tick)>,
 }
 
 /// A deadline, the number of the timer among all that were armed, and its entry.
@@ -155,23 +155,21 @@ impl Timers {
     /// Sets one timer aside that is due at `now`, the earliest first, and says whether there was one. It is handed out by
     /// `take_due`, unless it is cancelled before.
     pub(crate) fn expire(&mut self, now: Tick) -> bool {
-        let due = self.heap.first().is_some_and(|&(tick, ..)| tick <= now);
-        if due {
-            let id = self.take(0);
-            self.entries[id as usize].place = DUE;
-            self.due.push_back(id);
-        }
-        due
+        let Some(&(due, ..)) = self.heap.first().filter(|&&(tick, ..)| tick <= now) else { return false };
+        let id = self.take(0);
+        self.entries[id as usize].place = DUE;
+        self.due.push_back((id, due));
+        true
     }
 
-    /// Hands out the next timer that has expired.
-    pub(crate) fn take_due(&mut self) -> Option<Timer> {
+    /// Hands out the next timer that has expired, and when it was due.
+    pub(crate) fn take_due(&mut self) -> Option<(Timer, Tick)> {
         loop {
-            let id = self.due.pop_front()?;
+            let (id, due) = self.due.pop_front()?;
             let Entry { timer, place } = self.entries[id as usize];
             self.give_back(id);
             if place == DUE {
-                return Some(timer);
+                return Some((timer, due));
             }
         }
     }
@@ -240,7 +238,7 @@ mod tests {
         assert_eq!(timers.next(), Some(Tick(10)));
         assert!(!timers.expire(Tick(9)));
         while timers.expire(Tick(30)) {}
-        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).collect();
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).map(|(timer, _)| timer).collect();
         assert_eq!(due, [timer(10), timer(20), timer(30)]);
         assert_eq!(timers.next(), Some(Tick(40)));
     }
@@ -252,7 +250,7 @@ mod tests {
             timers.arm(Tick(7), timer(n));
         }
         while timers.expire(Tick(7)) {}
-        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).collect();
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due()).map(|(timer, _)| timer).collect();
         assert_eq!(due, (0..50).map(timer).collect::<Vec<_>>());
     }
 
@@ -263,8 +261,8 @@ mod tests {
         while timers.expire(Tick(3)) {}
         timers.cancel(&mut ids[1]);
         let mut again = timers.arm(Tick(4), timer(4));
-        assert_eq!(timers.take_due(), Some(timer(1)));
-        assert_eq!(timers.take_due(), Some(timer(3)));
+        assert_eq!(timers.take_due().map(|(timer, _)| timer), Some(timer(1)));
+        assert_eq!(timers.take_due().map(|(timer, _)| timer), Some(timer(3)));
         assert_eq!(timers.take_due(), None);
         assert_eq!(timers.next(), Some(Tick(4)));
         timers.cancel(&mut again);

@@ -107,6 +107,10 @@ impl Core {
         let Some(link) = self.links.at_mut(index) else { return };
         let stall = link.limits.message_stall;
         let Some(progress) = progress(link) else { return self.message_over(index) };
+        if progress.moved > 0 {
+            // A message that is under way is no idleness.
+            self.message_passed(index);
+        }
         let now = self.now();
         let noted = self.unfinished.noted.entry(index).or_insert_with(|| Noted::new(now));
         if progress.is_new || noted.complete {
@@ -118,7 +122,7 @@ impl Core {
         if noted.timer.is_none()
             && let Some(key) = self.links.key_at(index)
         {
-            noted.timer = self.timers.arm(now.after(stall), Timer::Message(key));
+            noted.timer = self.timers.arm(noted.moved.after(stall), Timer::Message(key));
         }
         while self.unfinished.held > self.unfinished.most
             && let Some(least) = self.moved_least(now)

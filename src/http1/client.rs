@@ -39,7 +39,7 @@ pub(crate) struct Client {
     pub(crate) keep_alive: bool,
     /// An exchange has been completed.
     pub(crate) used: bool,
-    /// When content was last received.
+    /// When something was last received of what it waits for.
     pub(crate) active: Tick,
 }
 
@@ -78,6 +78,17 @@ impl Client {
     /// Whether a request is under way.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Response | Phase::Content)
+    }
+
+    /// Whether the head of a response is waited for, or the rest of one; or what comes before it: an answer of the proxy's, of
+    /// the opening handshake.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        !matches!(self.phase, Phase::Idle | Phase::Content)
+    }
+
+    /// Whether the response has a time as a whole, which runs.
+    pub(crate) fn awaits_response(&self) -> bool {
+        matches!(self.phase, Phase::Response) && self.expecting.is_none()
     }
 
     /// How long it waits for what it waits for, from when that begins or began anew.

@@ -23,7 +23,7 @@ pub(crate) struct Server {
     /// No request has been complete yet: it counts among those in the handshake.
     pub(crate) first: bool,
     pub(crate) phase: Phase,
-    /// When content was last received, while that has its time.
+    /// When something of a head was last received; or content, while that has its time.
     pub(crate) active: Tick,
     /// How much of the head has been searched for its end.
     pub(crate) seen: usize,
@@ -115,6 +115,11 @@ impl Server {
     /// Whether content comes.
     pub(crate) fn is_receiving(&self) -> bool {
         self.phase == Phase::Exchange && !self.received
+    }
+
+    /// Whether the head of a request is waited for, or the rest of one.
+    pub(crate) fn awaits_head(&self) -> bool {
+        self.phase == Phase::Head
     }
 
     /// Ready for the next request.

@@ -123,6 +123,26 @@ impl Loop {
         }
     }
 
+    /// Time passes in which the loop does nothing, as in a process that was stopped, or whose handler takes long; what peers have
+    /// sent arrives meanwhile. Then the loop goes on as one does whose sleep was interrupted: it knows of nothing that is
+    /// ready, and calls `service_timeouts`.
+    pub fn stand_still<D>(&mut self, context: &mut Context<D>, data: &mut D, duration: Duration) {
+        self.stand_still_all(&mut [(context, data)], duration);
+    }
+
+    /// [`stand_still`](Self::stand_still), for several contexts that share the loop.
+    pub fn stand_still_all<D>(&mut self, guests: &mut [Guest<'_, '_, D>], duration: Duration) {
+        self.prepare(guests);
+        self.sleep_until(self.clock.now() + duration);
+        for _ in 0..SPIN {
+            self.network.step();
+        }
+        for (context, data) in guests.iter_mut() {
+            context.service_timeouts(data);
+        }
+        self.check();
+    }
+
     /// [`Context::leave`], and a look at whether it left anything behind.
     ///
     /// # Panics

@@ -45,9 +45,8 @@ struct Cold {
     held: Held,
     /// The answer to the last Ping, while the queue is too long for it.
     pong: Option<Vec<u8>>,
-    /// When a Ping went out that nothing has followed yet.
-    ping_sent: Option<Tick>,
-    /// When the last message was received or sent.
+    ping: Ping,
+    /// When bytes of a message were last received or sent.
     last_message: Tick,
     /// When anything was last received.
     active: Tick,
@@ -72,6 +71,18 @@ impl Held {
     fn beside(&self) -> usize {
         self.frames.len() * SHARED_COST
     }
+}
+
+/// How far the last Ping of the timer's is, as long as nothing has followed it.
+#[derive(Clone, Copy, Debug, Default)]
+enum Ping {
+    /// None is on its way.
+    #[default]
+    None,
+    /// It waits behind other output, and has left when so many bytes have been sent on the link: no Pong is owed yet.
+    Queued(u64),
+    /// It has left: a Pong is owed from here on.
+    Left(Tick),
 }
 
 impl WebSocket {
@@ -547,7 +558,7 @@ impl Core {
         link.flags.insert(Flags::TIMED);
         if let Some(websocket) = websocket(link) {
             let cold = websocket.cold();
-            (cold.active, cold.last_message, cold.ping_sent) = (now, now, None);
+            (cold.active, cold.last_message, cold.ping) = (now, now, Ping::None);
         }
         self.websocket_timer(index);
     }
@@ -565,57 +576,99 @@ impl Core {
 
     /// The time of a connection's phase is up, or has to be set: sends a Ping, closes, or sets it anew.
     pub(crate) fn websocket_timer(&mut self, index: u32) {
-        let now = self.now();
-        let limits = self.limits(index);
         let link = self.link(index);
         let paused = link.flags.contains(Flags::PAUSED);
+        let timed = link.flags.contains(Flags::TIMED);
         let Some(websocket) = websocket(link) else { return };
         if !websocket.closing.may_send() {
             let _ = websocket.closing.step(ClosingInput::TimedOut);
             return self.end(index, CloseReason::TimedOut(Timeout::Closing));
         }
-        if paused {
+        if paused || !timed {
             return;
         }
-        let cold = websocket.cold();
-        let active = cold.active;
-        let mut next = None;
-        if let Some(idle) = limits.idle {
-            let due = cold.last_message.after(idle);
-            if due <= now {
-                self.set_reason(index, CloseReason::TimedOut(Timeout::Idle));
-                return self.close_websocket(index, Some((CloseCode::GOING_AWAY, "idle")));
-            }
-            next = Some(due);
+        if self.is_idle(index) {
+            self.set_reason(index, CloseReason::TimedOut(Timeout::Idle));
+            return self.close_websocket(index, Some((CloseCode::GOING_AWAY, "idle")));
         }
-        if let Some(interval) = limits.ping_interval {
-            cold.ping_sent.take_if(|sent| active >= *sent);
-            let due = match cold.ping_sent {
-                Some(sent) => {
-                    let due = sent.after(limits.pong_wait);
-                    if due <= now {
-                        return self.abort(index, CloseReason::TimedOut(Timeout::PongWait));
-                    }
-                    due
-                }
-                None => {
-                    let due = active.after(interval);
-                    if due <= now {
-                        cold.ping_sent = Some(now);
-                        let conn = self.link(index).conn;
-                        if let Some(key) = self.conns.key_at(conn) {
-                            let _ = self.send_ping(key, b"");
-                        }
-                        now.after(limits.pong_wait)
-                    } else {
-                        due
-                    }
-                }
-            };
-            next = Some(next.map_or(due, |other| due.min(other)));
+        if self.owes_pong(index) {
+            return self.abort(index, CloseReason::TimedOut(Timeout::PongWait));
         }
+        let next = [self.idle_due(index), self.ping_due(index)].into_iter().flatten().min();
         if let Some(next) = next {
             self.arm_phase_at(index, next);
+        }
+    }
+
+    fn is_idle(&mut self, index: u32) -> bool {
+        let now = self.now();
+        self.idle_due(index).is_some_and(|due| due <= now)
+    }
+
+    /// When a connection will have been without messages for too long. One that goes out slowly is under way as long as the peer
+    /// takes something of it.
+    fn idle_due(&mut self, index: u32) -> Option<Tick> {
+        let link = self.link(index);
+        let idle = link.limits.idle?;
+        let taken = link.queue.as_ref().and_then(|queue| queue.last_taken()).unwrap_or_default();
+        let cold = websocket(link)?.cold();
+        Some(cold.last_message.max(taken).after(idle))
+    }
+
+    /// Whether a Ping has left, and nothing has come since for as long as that may take.
+    fn owes_pong(&mut self, index: u32) -> bool {
+        let now = self.now();
+        let link = self.link(index);
+        let wait = link.limits.pong_wait;
+        let Some(websocket) = websocket(link) else { return false };
+        let cold = websocket.cold();
+        match cold.ping {
+            Ping::Left(at) if cold.active >= at => {
+                cold.ping = Ping::None;
+                false
+            }
+            Ping::Left(at) => at.after(wait) <= now,
+            Ping::Queued(_) | Ping::None => false,
+        }
+    }
+
+    /// When there is to be looked after Ping and Pong again. Sends a Ping if it is time for one.
+    fn ping_due(&mut self, index: u32) -> Option<Tick> {
+        let now = self.now();
+        let link = self.link(index);
+        let (interval, wait) = (link.limits.ping_interval?, link.limits.pong_wait);
+        let cold = websocket(link)?.cold();
+        match cold.ping {
+            Ping::Left(at) => return Some(at.after(wait)),
+            // A peer that takes nothing of what lies before it has a limit of its own.
+            Ping::Queued(_) => return Some(now.after(wait)),
+            Ping::None => {}
+        }
+        let due = cold.active.after(interval);
+        if due > now {
+            return Some(due);
+        }
+        let conn = self.link(index).conn;
+        let sent = self.conns.key_at(conn).is_some_and(|conn| self.send_ping(conn, b"").is_ok());
+        let link = self.link(index);
+        let left_at = link.sent + link.queued() as u64;
+        if let Some(websocket) = websocket(link).filter(|_| sent) {
+            websocket.cold().ping = Ping::Queued(left_at);
+            return Some(now.after(wait));
+        }
+        // There is no room for it: no Pong is owed, and another is tried later.
+        Some(now.after(interval))
+    }
+
+    /// Output has left that waited: a Ping may have been among it, and the peer's time for the Pong begins.
+    pub(crate) fn ping_may_have_left(&mut self, index: u32) {
+        let now = self.now();
+        let link = self.link(index);
+        let sent = link.sent;
+        if let Some(cold) = websocket(link).and_then(|websocket| websocket.cold.as_mut())
+            && matches!(cold.ping, Ping::Queued(left_at) if left_at <= sent)
+        {
+            cold.ping = Ping::Left(now);
         }
     }
 
