@@ -5,7 +5,7 @@ use crate::engine::link::Flags;
 use crate::engine::store::Key;
 use crate::engine::timers::{Tick, Timer, TimerId};
 use crate::engine::{Budget, EndedConnection};
-use crate::handler::{AnyHandler, Notice, Protocol};
+use crate::handler::{AnyHandler, CloseReason, Notice, Protocol};
 use crate::ids::{ListenerId, ProtocolId};
 use crate::io::{Cx, Fresh};
 use crate::remote::Command;
