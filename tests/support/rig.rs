@@ -481,6 +481,12 @@ impl Client {
         rustix::net::sockopt::set_socket_send_buffer_size(&socket.stream, 4096).expect("a socket");
     }
 
+    /// A kernel buffer of this size for what comes.
+    pub fn receive_buffer(&self, bytes: usize) {
+        let socket = self.0.borrow();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket.stream, bytes).expect("a socket");
+    }
+
     // HTTP.
 
     pub fn get(&self, target: &str) {
