@@ -596,7 +596,8 @@ fn a_handler_that_pauses_by_itself_works_as_ever() {
     let mut town = Town::websockets(Limits::default(), || {
         Script::new(|cx, what| match what {
             What::Message(message) => {
-                if cx.send(message).unwrap() == Flow::Full {
+                let sent = cx.send(message).unwrap();
+                if sent == Flow::Full {
                     cx.conn().pause();
                     cx.conn().request_writable();
                 }
@@ -729,9 +730,8 @@ fn who_wants_to_be_read_when_full_is_and_what_is_refused_is_counted() {
             Script::new(move |cx, what| match what {
                 What::Opened if how == "conn" => cx.conn().read_when_full(true),
                 What::Message(message) => {
-                    if cx.send(message) == Err(SendError::Overrun) {
-                        cx.data.refused += 1;
-                    }
+                    let sent = cx.send(message);
+                    cx.data.refused += usize::from(sent == Err(SendError::Overrun));
                 }
                 _ => {}
             })
