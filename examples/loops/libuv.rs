@@ -34,8 +34,7 @@ impl Board {
         self.lines += 1;
         if let Some(pages) = self.pages {
             let message = io.encode(line);
-            // A page that is too slow for it hears so by `missed`.
-            let _ = io.broadcast(pages, &message);
+            let _ = io.broadcast(pages, &message); // `missed` tells whom it left out
         }
         for client in &self.clients {
             uv::try_write(*client, format!("{line}\n").as_bytes());
@@ -51,6 +50,11 @@ impl ws::Handler<Board> for Page {
         if let ws::Message::Text(text) = message {
             cx.data.write(text, cx.io);
         }
+    }
+
+    /// It does not read, and would lack a line: when it comes again it begins anew.
+    fn missed(&mut self, cx: &mut Cx<'_, Board>) {
+        cx.conn().abort();
     }
 }
 
