@@ -145,6 +145,9 @@ impl Run {
             }
         }
         self.host_acts();
+        if self.dice.chance(0.08) {
+            self.stand_still();
+        }
         let time = match self.dice.below(3) {
             0 => Duration::ZERO,
             1 => Duration::from_micros(self.dice.below(60_000) as u64),
@@ -163,6 +166,21 @@ impl Run {
         for (_, peer) in &mut self.peers {
             peer.follow();
         }
+    }
+
+    /// The process is stopped, or a handler takes long. Peers are in time all the same.
+    fn stand_still(&mut self) {
+        for (_, peer) in &mut self.peers {
+            peer.act();
+        }
+        let time = Duration::from_millis(self.dice.below(2_900) as u64);
+        let went_on = self.world.now() + time;
+        for place in &mut self.places {
+            place.town.went_on = Some(went_on);
+        }
+        let mut guests: Vec<_> =
+            self.places.iter_mut().map(|place| (&mut place.context, &mut place.town)).collect();
+        self.loops[self.at].stand_still_all(&mut guests, time);
     }
 
     /// What the host does between service calls.
