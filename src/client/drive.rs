@@ -533,7 +533,8 @@ impl crate::engine::Core {
         let (Some(location), None) = (locations.next(), locations.next()) else {
             return Err(RedirectError::NoLocation);
         };
-        let location = std::str::from_utf8(location).map_err(|_| RedirectError::NoLocation)?;
+        let not_ascii = |_| RedirectError::Location(UrlError::Target);
+        let location = std::str::from_utf8(location).map_err(not_ascii)?;
         let Ok(mut before) = connecting.connect.url.clone() else { return Ok(()) };
         if let Some(target) = asked.as_ref().and_then(|request| request.target.as_ref()) {
             before.target.clone_from(target);
@@ -593,9 +594,8 @@ fn fault(error: &BodyError) -> ExchangeError {
 fn owned(answer: &Answer<'_>) -> Fields {
     let mut fields = Fields::new();
     for field in answer.fields {
-        if let Ok(value) = std::str::from_utf8(field.value) {
-            let _ = fields.push(field.name, value);
-        }
+        // A head that was parsed has only such as can be pushed.
+        let _ = fields.push(field.name, field.value);
     }
     fields
 }

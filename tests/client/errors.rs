@@ -556,6 +556,38 @@ fn a_loop_of_redirects_ends_at_the_bound() {
 }
 
 #[test]
+fn a_refusal_keeps_values_that_are_not_text() {
+    let mut town = Town::new();
+    let mut server = town.server(SERVER);
+    town.ws(Connect::to(WS), Script::quiet());
+    let mut peer = town.accept(&mut server);
+    peer.send(b"HTTP/1.1 403 Forbidden\r\nX-Why: gr\xfcn\tund\xff\r\nX-Last: a\r\nContent-Length: 0\r\n\r\n");
+    town.run();
+    let error = town.refusal();
+    let ConnectError::Status(refusal) = &error else { panic!("{error:?}") };
+    assert_eq!(refusal.fields.get("x-why"), Some(&b"gr\xfcn\tund\xff"[..]));
+    assert_eq!(refusal.fields.get("x-last"), Some(&b"a"[..]));
+}
+
+#[test]
+fn a_redirect_whose_place_is_not_ascii_says_so() {
+    let mut town = Town::new();
+    let mut server = town.server(SERVER);
+    town.ws(Connect::to(WS).redirects(1), Script::quiet());
+    let mut peer = town.accept(&mut server);
+    peer.send(b"HTTP/1.1 302 Found\r\nLocation: /gr\xfcn\r\nContent-Length: 0\r\n\r\n");
+    town.run();
+    let error = town.refusal();
+    assert!(
+        matches!(
+            &error,
+            ConnectError::Exchange(ExchangeError::Redirect(RedirectError::Location(UrlError::Target)))
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn with_no_redirects_allowed_the_redirect_is_what_the_server_says() {
     let found = "HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n";
     let error = answered(Connect::to(WS).redirects(0), |_| found.to_owned());
