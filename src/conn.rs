@@ -226,7 +226,9 @@ impl<'a, D> Conn<'a, D> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Responded`], [`SendError::Field`], and as [`write`](Self::write). Nothing was sent.
+    /// [`SendError::Responded`], and as [`write`](Self::write): nothing was sent. [`SendError::Field`]: the response must not be
+    /// sent; the answer is 500 and the connection ends behind it, since a handler that does not look would leave the client
+    /// waiting.
     #[doc(alias("lws_add_http_header_status", "lws_finalize_http_header", "lws_serve_http_file"))]
     pub fn respond(&mut self, response: Response) -> Result<Flow, SendError> {
         let sent = self.io.core.respond(self.key, response);

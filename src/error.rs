@@ -134,7 +134,7 @@ impl<D> fmt::Display for AdoptError<D> {
 impl<D> std::error::Error for AdoptError<D> {}
 
 /// Why nothing of a message, or of a piece of one, was queued.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SendError {
     /// The conn is gone: it ended, or the id is stale.
@@ -165,13 +165,17 @@ pub enum SendError {
     InExchange,
     /// The content of the request waits for the server to want it: `writable` tells when it does.
     Expecting,
-    /// A field of the response, or of the request, has a name or a value that must not be sent, or would contradict the framing.
-    Field,
+    /// The field of this name, of a response or of a request, has a name or a value that must not be sent, or would contradict the
+    /// framing (RFC 9110, section 5; RFC 9112, sections 6 and 9). Where something else of the head must not be sent, such as content
+    /// with status 204, it says what. A response is replaced by 500, as [`Decision::Respond`](crate::Decision::Respond) is; of a
+    /// request nothing is sent.
+    Field(Box<str>),
 }
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Field(name) => return write!(f, "not allowed to be sent: {name:?}"),
             Self::Gone => "the connection is gone",
             Self::Closing => "closing has begun",
             Self::Overrun => "too much is queued: wait for writable after Full",
@@ -186,7 +190,6 @@ impl fmt::Display for SendError {
             Self::NotConnected => "the connection is not made yet",
             Self::InExchange => "the last response is not complete",
             Self::Expecting => "the server has not said that it wants the content",
-            Self::Field => "field not allowed",
         })
     }
 }

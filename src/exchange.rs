@@ -352,8 +352,11 @@ impl<D> Context<D> {
 
     /// Responds without a handler.
     fn answer(&mut self, index: u32, response: Response) {
-        if let Err(error) = self.io.core.respond_on(index, response) {
-            log::error!(target: "lodger::http", "a response cannot be sent: {error}");
+        let core = &mut self.io.core;
+        // It is read and dropped for the sake of the next request, but not without bounds, and then the connection ends: who will
+        // end it says so (RFC 9112, section 9.6).
+        let response = if core.leaves_content(index) { response.close() } else { response };
+        if core.respond_on(index, response).is_err() {
             self.io.core.refuse(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
         }
     }

@@ -290,13 +290,43 @@ fn content_that_nobody_wants_is_dropped_and_the_connection_goes_on() {
 }
 
 #[test]
+fn who_announces_more_content_than_is_dropped_hears_that_the_connection_ends() {
+    for (length, close) in
+        [(200_000, None), (256 * 1024, None), (256 * 1024 + 1, Some("close")), (900_000, Some("close"))]
+    {
+        let mut rig = responder(path);
+        let client = rig.connect();
+        client.send(format!("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        let answer = rig.answer(&client);
+        assert_eq!((answer.text(), answer.field("connection")), ("/a", close), "{length}");
+        client.send(vec![b'x'; length]);
+        client.get("/b");
+        match close {
+            None => assert_eq!(rig.answer(&client).text(), "/b", "{length}"),
+            Some(_) => {
+                rig.end(&client);
+                assert_eq!(client.received(), b"");
+            }
+        }
+    }
+    // A handler gets all of it, so that the connection goes on.
+    let mut rig = mirror();
+    let client = rig.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    client.send(vec![b'x'; 900_000]);
+    let answer = rig.answer(&client);
+    assert_eq!((answer.content.len(), answer.field("connection")), (900_000, None));
+}
+
+#[test]
 fn too_much_content_that_nobody_wants_ends_the_connection_after_the_answer() {
     let mut rig = responder(path);
     let client = rig.connect();
     client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
     client.send(vec![b'x'; 3_000_000]);
     client.get("/b");
-    assert_eq!(rig.answer(&client).text(), "/a");
+    let answer = rig.answer(&client);
+    assert_eq!((answer.text(), answer.field("connection")), ("/a", Some("close")));
     rig.end(&client);
     assert_eq!(rig.log(), ["POST /a"]);
     rig.until("all was taken", |_| client.unsent() == 0);
@@ -537,20 +567,45 @@ fn pieces_follow_the_pace_of_a_slow_reader() {
 }
 
 #[test]
-fn a_response_that_must_not_be_sent_is_refused_and_another_may_follow() {
+fn a_response_that_must_not_be_sent_is_named_and_the_answer_is_500() {
+    type Make = fn() -> Response;
+    let bad: [(Make, &str); 7] = [
+        (|| Response::text("x").field("A", "b\r\nSet-Cookie: c").field("Content-Length", "7"), "A"),
+        (|| Response::text("x").field("A\nB", "c"), "A\nB"),
+        (|| Response::text("x").field("Content-Length", "7"), "Content-Length"),
+        (
+            || Response::text("x").field("Good", "a").field("Transfer-Encoding", "chunked"),
+            "Transfer-Encoding",
+        ),
+        (|| Response::bytes("text/plain\r\nA: b", b"x"), "Content-Type"),
+        (|| Response::text("x").status(StatusCode::NO_CONTENT), "content with a status that has none"),
+        (|| Response::new(StatusCode::new(103).unwrap()), "informational status in place of a final one"),
+    ];
+    for (make, name) in bad {
+        let mut rig = server(move |cx, heard| {
+            if let Heard::Request(_) = heard {
+                assert_eq!(cx.respond(make()), Err(SendError::Field(name.into())));
+                assert_eq!(cx.respond(Response::text("good")), Err(SendError::Responded));
+            }
+        });
+        let client = rig.connect();
+        client.get("/");
+        let answer = rig.answer(&client);
+        assert_eq!((answer.status, answer.field("connection")), (500, Some("close")), "{name}");
+        assert_eq!((answer.field("set-cookie"), answer.field("good")), (None, None));
+        rig.end(&client);
+        rig.until_logged("closed: Completed");
+        // The same where nobody handles it.
+        let mut rig = responder(move |_| make());
+        let answer = rig.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((answer.status, answer.field("connection")), (500, Some("close")), "{name}");
+    }
+}
+
+#[test]
+fn a_response_is_refused_once_its_exchange_is_over() {
     let mut rig = server(|cx, heard| {
         if let Heard::Request(_) = heard {
-            let bad = [
-                Response::text("x").field("A", "b\r\nSet-Cookie: c"),
-                Response::text("x").field("A\nB", "c"),
-                Response::text("x").field("Content-Length", "7"),
-                Response::text("x").field("Transfer-Encoding", "chunked"),
-                Response::text("x").status(StatusCode::NO_CONTENT),
-                Response::new(StatusCode::new(103).unwrap()),
-            ];
-            for response in bad {
-                assert_eq!(cx.respond(response), Err(SendError::Field));
-            }
             assert_eq!(cx.respond(Response::text("good").field("A", "b")), Ok(Flow::Ready));
             assert_eq!(cx.send("message"), Err(SendError::Role));
         }
@@ -1074,6 +1129,68 @@ fn a_graceful_shutdown_finishes_requests_under_way_and_ends_idle_connections() {
     rig.advance(Limits::default().closing - SECOND);
     rig.end(&fresh);
     rig.until("everything", |rig| rig.io().link_count() == 0);
+}
+
+#[test]
+fn a_handler_that_never_begins_its_response_is_ended_with_503_at_the_limit() {
+    for (request, heard) in [
+        ("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a"),
+        ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "POST /a"),
+        ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", "POST /a"),
+        // Another request that waits changes nothing.
+        ("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a"),
+    ] {
+        let mut rig = server(|_, _| {});
+        let client = rig.connect();
+        client.send(request);
+        rig.until_logged("complete");
+        rig.advance(SECOND * 120 - MILLI);
+        assert_eq!(rig.log()[0], heard);
+        assert_eq!(client.received(), b"");
+        rig.advance(MILLI);
+        let answer = rig.answer(&client);
+        assert_eq!((answer.status, answer.field("connection")), (503, Some("close")));
+        rig.end(&client);
+        assert_eq!(rig.log(), ["closed: TimedOut(BeginResponse)"]);
+        client.finish();
+        rig.until("the end", |rig| rig.io().link_count() == 1);
+    }
+}
+
+#[test]
+fn the_time_to_begin_a_response_runs_from_the_end_of_the_content() {
+    let limits = Limits { begin_response: SECOND * 20, ..Limits::default() };
+    let mut rig = server_with(limits, |_, _| {});
+    let client = rig.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
+    for piece in ["a", "b", "c"] {
+        rig.advance(SECOND * 15);
+        client.send(piece);
+        rig.until_logged(&format!("bytes {piece}"));
+    }
+    rig.until_logged("complete");
+    rig.advance(SECOND * 20 - MILLI);
+    assert!(!rig.log().iter().any(|line| line.starts_with("closed")));
+    rig.advance(MILLI);
+    assert_eq!(rig.log(), ["closed: TimedOut(BeginResponse)"]);
+}
+
+#[test]
+fn an_event_stream_that_has_begun_is_not_cut() {
+    let mut rig = server(|cx, heard| match heard {
+        Heard::Complete(_) => cx.conn().set_timer(SECOND * 119),
+        Heard::Timer => drop(cx.respond(Response::stream("text/event-stream"))),
+        Heard::Event(_) => drop((cx.write(b"data: x\n\n"), cx.conn().end_response())),
+        _ => {}
+    });
+    let client = rig.connect();
+    client.get("/");
+    rig.until_logged("complete");
+    rig.advance(SECOND * 119);
+    rig.advance(SECOND * 1_000_000);
+    let id = rig.state.conns[0];
+    rig.io().notify(id, Box::new("go")).unwrap();
+    assert_eq!(rig.answer(&client).text(), "data: x\n\n");
 }
 
 #[test]

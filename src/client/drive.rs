@@ -1,6 +1,5 @@
 //! Clients and their handlers: where a connection that has been made meets what is to be spoken on it.
 
-#[cfg(feature = "tls")]
 use super::UrlError;
 use super::connect::is_secret;
 use super::proxy::{Negotiation, Progress, ProxyError};
@@ -125,7 +124,7 @@ impl<D> Context<D> {
             Speak::Http(first) => {
                 let first = first.take();
                 let told = core.conns.at(conn).is_some_and(|(_, conn)| !conn.unopened);
-                if let Some(Err(error)) = first.map(|request| core.request_on(index, request)) {
+                if let Some(Err((error, _))) = first.map(|request| core.request_on(index, request)) {
                     return self.connect_failed(index, ConnectError::Request(error));
                 }
                 core.connected(key);

@@ -30,6 +30,8 @@ pub struct ClientRequest {
     pub(crate) expect: Option<Duration>,
     pub(crate) close: bool,
     error: Option<RequestError>,
+    /// The name of the field that is the mistake.
+    wrong: Option<Box<str>>,
 }
 
 /// What the content of a request is, and where it comes from.
@@ -62,6 +64,7 @@ impl ClientRequest {
             expect: None,
             close: false,
             error,
+            wrong: None,
         }
     }
 
@@ -110,8 +113,10 @@ impl ClientRequest {
             true => Err(RequestError::Managed),
             false => self.fields.push(name, value).map_err(RequestError::Field),
         };
-        if let Err(error) = added {
-            self.error.get_or_insert(error);
+        if let Err(error) = added
+            && self.error.is_none()
+        {
+            (self.error, self.wrong) = (Some(error), Some(name.into()));
         }
         self
     }
@@ -153,6 +158,11 @@ impl ClientRequest {
     /// The first mistake made in building the request, if there was one: then it cannot be sent.
     pub fn error(&self) -> Option<RequestError> {
         self.error.or_else(|| self.check_content().err())
+    }
+
+    /// What must not be sent, now that `error` stands in the way: the name of a field, or the mistake where that is no field.
+    pub(crate) fn what_is_wrong(&self, error: RequestError) -> Box<str> {
+        self.wrong.clone().unwrap_or_else(|| error.to_string().into())
     }
 
     /// The method that the request has.

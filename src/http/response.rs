@@ -19,8 +19,8 @@ use std::path::Path;
 /// assert_eq!(response.error(), None);
 /// ```
 ///
-/// A mistake in building it, such as a line end in a field's value, is kept until it is sent, and reported then: nothing of the
-/// response is sent.
+/// A mistake in building it, such as a line end in a field's value, is kept until it is sent, and reported then: the answer is 500
+/// in its place, and the log says why.
 #[derive(Debug)]
 pub struct Response {
     pub(crate) status: StatusCode,
@@ -28,6 +28,8 @@ pub struct Response {
     pub(crate) body: Body,
     pub(crate) close: bool,
     error: Option<ResponseError>,
+    /// The name of the field that is the mistake.
+    wrong: Option<Box<str>>,
 }
 
 /// What the content of a response is, and where it comes from.
@@ -52,7 +54,7 @@ impl Response {
     /// # assert_eq!(moved.error(), None);
     /// ```
     pub fn new(status: StatusCode) -> Self {
-        Self { status, fields: Fields::new(), body: Body::Empty, close: false, error: None }
+        Self { status, fields: Fields::new(), body: Body::Empty, close: false, error: None, wrong: None }
     }
 
     /// 200 with plain text, declared as UTF-8.
@@ -113,8 +115,10 @@ impl Response {
     /// field, as 426 needs it, brings the `Connection: upgrade` that belongs to it (RFC 9110, section 7.8).
     #[must_use]
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.add(name, value.as_ref()) {
-            self.error.get_or_insert(error);
+        if let Err(error) = self.add(name, value.as_ref())
+            && self.error.is_none()
+        {
+            (self.error, self.wrong) = (Some(error), Some(name.into()));
         }
         self
     }
@@ -131,6 +135,11 @@ impl Response {
         self.error.or_else(|| self.check_content().err())
     }
 
+    /// What must not be sent, now that `error` stands in the way: the name of a field, or the mistake where that is no field.
+    pub(crate) fn what_is_wrong(&self, error: ResponseError) -> Box<str> {
+        self.wrong.clone().unwrap_or_else(|| error.to_string().into())
+    }
+
     /// The status that the response has.
     pub fn status_code(&self) -> StatusCode {
         self.status
@@ -142,11 +151,11 @@ impl Response {
     }
 
     fn with_body(content_type: &str, body: Body) -> Self {
-        let (fields, error) = match Fields::of_content(content_type) {
-            Ok(fields) => (fields, None),
-            Err(error) => (Fields::new(), Some(ResponseError::Field(error))),
+        let (fields, error, wrong) = match Fields::of_content(content_type) {
+            Ok(fields) => (fields, None, None),
+            Err(error) => (Fields::new(), Some(ResponseError::Field(error)), Some(Box::from("Content-Type"))),
         };
-        Self { status: StatusCode::OK, fields, body, close: false, error }
+        Self { status: StatusCode::OK, fields, body, close: false, error, wrong }
     }
 
     fn add(&mut self, name: &str, value: &[u8]) -> Result<(), ResponseError> {

@@ -97,6 +97,15 @@ impl Decoder {
         }
     }
 
+    /// How many bytes are still to come, where that is known.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Length { left } => Some(*left),
+            Self::Chunked(_) | Self::Close { .. } => None,
+        }
+    }
+
     /// Whether nothing more is needed from the peer: what is left to do is to hand over the end.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self, Self::None | Self::Length { left: 0 })

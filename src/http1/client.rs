@@ -154,11 +154,19 @@ impl Core {
         if !client.keep_alive {
             return Err(SendError::Closing);
         }
-        self.request_on(index, request).map_err(|_| SendError::Field)
+        self.request_on(index, request).map_err(|(_, wrong)| SendError::Field(wrong))
     }
 
-    /// The same for a link. Nothing was sent where it fails.
-    pub(crate) fn request_on(&mut self, index: u32, request: ClientRequest) -> Result<Flow, RequestError> {
+    /// Sends the next request on a link.
+    ///
+    /// # Errors
+    ///
+    /// Why it must not be sent, and what of it. Nothing was sent then.
+    pub(crate) fn request_on(
+        &mut self,
+        index: u32,
+        request: ClientRequest,
+    ) -> Result<Flow, (RequestError, Box<str>)> {
         let Some(client) = self.client(index) else { return Ok(Flow::Ready) };
         let key = client.connecting;
         let Some(connecting) = self.connecting.get(key) else { return Ok(Flow::Ready) };
@@ -173,7 +181,8 @@ impl Core {
             Ok(delimiting) => delimiting,
             Err(error) => {
                 self.pool.give(head);
-                return Err(error);
+                let wrong = request.what_is_wrong(error);
+                return Err((error, wrong));
             }
         };
         let expecting = request.expect.filter(|_| delimiting != Delimiting::None);

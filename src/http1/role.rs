@@ -182,11 +182,20 @@ impl Core {
         if server.response != Output::None {
             return Err(SendError::Responded);
         }
-        self.respond_on(index, response).map_err(|_| SendError::Field)
+        self.respond_on(index, response).map_err(|wrong| {
+            // Who handles it may not look at the error, and the client would wait for ever.
+            let failed = error_response(StatusCode::INTERNAL_SERVER_ERROR);
+            let _ = self.respond_on(index, failed.close());
+            SendError::Field(wrong)
+        })
     }
 
-    /// The same for a link, whether it has a conn or not.
-    pub(crate) fn respond_on(&mut self, index: u32, mut response: Response) -> Result<Flow, ResponseError> {
+    /// Begins a response on a link, whether it has a conn or not, and sends what content it has with it.
+    ///
+    /// # Errors
+    ///
+    /// What of the response must not be sent, as [`SendError::Field`] says it. Nothing was sent then, and it was logged.
+    pub(crate) fn respond_on(&mut self, index: u32, mut response: Response) -> Result<Flow, Box<str>> {
         let date = self.env.date();
         let end_received = self.link(index).flags.contains(Flags::END_RECEIVED);
         let Some(server) = self.server(index) else { return Ok(Flow::Ready) };
@@ -203,7 +212,9 @@ impl Core {
             Ok(framed) => framed,
             Err(error) => {
                 self.pool.give(head);
-                return Err(error);
+                let wrong = response.what_is_wrong(error);
+                log::error!(target: "lodger::http", "a response cannot be sent: {wrong:?}: {error}");
+                return Err(wrong);
             }
         };
         let content: &[u8] = match &response.body {
@@ -377,6 +388,14 @@ impl Core {
         let conn = self.link(index).conn;
         self.end_conn(conn, CloseReason::Content, 0);
         self.finish_and_linger(index);
+    }
+
+    /// Whether more content is announced than is read for the sake of the next request when nobody wants it.
+    pub(crate) fn leaves_content(&mut self, index: u32) -> bool {
+        self.server(index).is_some_and(|server| {
+            let left = server.content.announced().unwrap_or(0);
+            server.dropped.saturating_add(left) > DROPPED_AT_MOST
+        })
     }
 
     /// Ends an exchange whose both halves are complete, and says whether it did.

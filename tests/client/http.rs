@@ -133,6 +133,61 @@ fn a_connection_that_is_not_kept_takes_no_other_request() {
 }
 
 #[test]
+fn a_request_that_must_not_be_sent_is_named_and_nothing_of_it_goes_out() {
+    let (mut town, _server, mut peer, id) = get();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    town.run();
+    for (request, name) in [
+        (ClientRequest::get().field("A", "b\nc").field("Host", "x"), "A"),
+        (ClientRequest::get().field("a b", "c"), "a b"),
+        (ClientRequest::get().field("Good", "x").field("Host", "x"), "Host"),
+        (ClientRequest::get().target("x"), "target is not a percent-encoded path with perhaps a query"),
+    ] {
+        let sent = town.context.io().conn(id).unwrap().request(request);
+        assert_eq!(sent, Err(SendError::Field(name.into())));
+    }
+    town.run();
+    text(&mut peer);
+    assert_eq!(town.context.io().conn(id).unwrap().request(ClientRequest::get()), Ok(Flow::Ready));
+    town.run();
+    assert!(text(&mut peer).starts_with("GET / HTTP/1.1\r\n"));
+}
+
+#[test]
+fn a_paused_client_hears_of_a_reset_within_seconds_and_of_an_end_in_its_place() {
+    for reset in [true, false] {
+        let script = Script::new(|cx, heard| {
+            if let Heard::Bytes(_) = heard {
+                cx.conn().pause();
+            }
+        });
+        let (mut town, _server, mut peer, id) = asked(Connect::to(HTTP), ClientRequest::get(), script);
+        text(&mut peer);
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
+        town.run();
+        peer.send("two");
+        town.run_for(Duration::from_secs(1000));
+        assert_eq!(town.log(), ["response 200", "bytes one"]);
+        if reset {
+            peer.reset();
+            town.run_for(Duration::from_secs(5));
+            let reason = town.end();
+            assert!(matches!(&reason, CloseReason::Io(_)), "{reason:?}");
+            assert_eq!(town.descriptors(), 0);
+        } else {
+            peer.finish();
+            town.run_for(Duration::from_secs(1000));
+            assert_eq!(town.log(), [""; 0]);
+            town.context.io().conn(id).unwrap().resume();
+            town.run();
+            town.context.io().conn(id).unwrap().resume();
+            town.run();
+            assert_eq!(town.log()[..2], ["bytes two", "complete"]);
+        }
+    }
+}
+
+#[test]
 fn a_server_may_end_a_connection_between_requests() {
     let (mut town, _server, mut peer, _) = get();
     peer.send(EMPTY);
