@@ -298,8 +298,13 @@ impl<'a, D> Conn<'a, D> {
     // Flow control.
 
     /// Stops reading. Nothing that was read already is delivered either, and nothing is lost. Timers for idling, pings
-    /// and content stand still. What the peer does meanwhile, a reset for one, shows when reading goes on or writing
-    /// fails. A client that is not connected yet still becomes so, and is paused from there.
+    /// and content stand still. A client that is not connected yet still becomes so, and is paused from there.
+    ///
+    /// What the peer does meanwhile shows when reading goes on or writing fails. Where neither happens, the socket is looked at
+    /// every five seconds, without reading: a reset ends the conn ([`CloseReason::Io`]), and on Linux the end of the peer's half
+    /// is told, though what it has sent before lies unread (`peer_ended` of [`ws::Handler`](crate::ws::Handler::peer_ended) and
+    /// [`http::Handler`](crate::http::Handler::peer_ended)). A raw connection hears of that end in its place, behind what comes
+    /// before it.
     #[doc(alias("lws_rx_flow_control", "CURL_READFUNC_PAUSE"))]
     pub fn pause(&mut self) {
         match self.link_in_use() {
@@ -428,7 +433,8 @@ impl<'a, D> Conn<'a, D> {
     /// Closes in an orderly way: what is queued goes out, a WebSocket's closing handshake follows, with 1000 (RFC 6455, section
     /// 7.1.2), then our direction ends, and what still comes is read and dropped until the peer's end or
     /// [`Limits::closing`](crate::Limits::closing). `closed` follows. An HTTP exchange is completed first, if its
-    /// response has begun, and dropped if not.
+    /// response has begun, and dropped if not. Content that the handler still has to send may follow for as long as that limit;
+    /// then the exchange ends with a reset ([`Timeout::Closing`](crate::Timeout::Closing)).
     #[doc(alias("lws_close_reason", "LWS_TO_KILL_ASYNC"))]
     pub fn close(&mut self) {
         self.close_with(CloseCode::NORMAL, "");

@@ -687,7 +687,7 @@ impl<D> Context<D> {
             return core.mark(index);
         }
         match &link.role {
-            Role::WebSocket(_) => core.websocket_ended(index),
+            Role::WebSocket(_) => self.websocket_input_ended(index, data),
             Role::Http(_) => self.http_input_ended(index),
             Role::Raw => {
                 let conn = link.conn;

@@ -239,13 +239,13 @@ impl<D> Context<D> {
         let Some(index) = self.io.core.live(conn).map(|conn| conn.link) else { return };
         let core = &mut self.io.core;
         core.cancel_phase(index);
-        core.await_content(index);
         let limits = core.limits(index);
         let peer = core.link(index).peer().map_or(Peer::Unix(None), Peer::Inet);
         let Some(server) = core.server(index) else { return };
         server.phase = Phase::Exchange;
         server.decided = false;
         let bytes = std::mem::take(&mut server.head);
+        core.await_content(index);
         let mut room = Vec::new();
         room.resize_with(limits.fields, MaybeUninit::uninit);
         let Ok(head) = head::parse(&bytes, &mut room) else { return };
@@ -266,6 +266,11 @@ impl<D> Context<D> {
         self.carry_out(index, conn, decision, &request, upgrade, &bytes, data);
         self.io.core.release_current();
         self.io.core.resume_later(index);
+        let link = self.io.core.link(index);
+        // A peer that has ended its half meanwhile, as one may that waits for a response, cannot be talked with.
+        if link.flags.contains(Flags::END_RECEIVED) && matches!(link.role, Role::WebSocket(_)) {
+            self.websocket_input_ended(index, data);
+        }
     }
 
     /// The opening handshake succeeds (RFC 6455, section 4.2.2).
@@ -364,6 +369,7 @@ impl<D> Context<D> {
     fn read_content(&mut self, index: u32, input: &[u8], budget: &mut u32, data: &mut D) -> (usize, Next) {
         let link = self.io.core.link(index);
         if link.flags.contains(Flags::PAUSED) {
+            self.io.core.end_is_held(index);
             return (0, Next::Stop);
         }
         let conn = link.conn;
@@ -451,6 +457,13 @@ impl<D> Context<D> {
                 handler.body_complete(cx, trailers);
             }
         });
+        let core = &mut self.io.core;
+        if core.link(index).flags.contains(Flags::END_RECEIVED) {
+            core.tell_peer_ended(index);
+        }
+        if core.server(index).is_some_and(|server| server.response != Output::Complete) {
+            core.arm_exchange(index);
+        }
     }
 
     fn content_malformed(&mut self, index: u32, error: BodyError) {
@@ -469,11 +482,14 @@ impl<D> Context<D> {
         let queued = core.link(index).queued();
         let Some(server) = core.server(index) else { return };
         match server.phase {
-            // A client that has all its requests out may end its half and still wants the response.
-            Phase::Exchange if server.received => {
+            // A client that has all its requests out may end its half and still wants the response (RFC 9112, section 9.6).
+            Phase::Exchange if server.is_request_whole() => {
                 server.asked.keep_alive = false;
+                core.tell_peer_ended(index);
+                core.arm_exchange(index);
                 core.resume_later(index);
             }
+            Phase::Deciding if server.is_request_whole() => {}
             // The last response may still be on its way.
             Phase::Head if queued > 0 => core.finish_and_linger(index),
             Phase::Head | Phase::Deciding | Phase::Exchange => core.end(index, CloseReason::PeerEnded),
@@ -502,11 +518,15 @@ impl<D> Context<D> {
                 core.set_reason(index, CloseReason::TimedOut(Timeout::Handshake));
                 core.refuse(index, error_response(StatusCode::SERVICE_UNAVAILABLE));
             }
-            Phase::Exchange if server.received => {}
             Phase::Exchange => {
-                let due = active.after(limits.body_stall);
-                if due > now {
-                    return core.arm_phase_at(index, due);
+                if !core.exchange_goes_on(index) {
+                    return;
+                }
+                let link = core.link(index);
+                let unread = link.flags.intersects(Flags::PAUSED.union(Flags::END_RECEIVED));
+                let awaits = link.flags.contains(Flags::TIMED);
+                if unread || !awaits || active.after(limits.body_stall) > now {
+                    return core.arm_exchange(index);
                 }
                 core.set_reason(index, CloseReason::TimedOut(Timeout::BodyStall));
                 core.refuse(index, error_response(StatusCode::REQUEST_TIMEOUT));

@@ -437,11 +437,16 @@ pub enum Timeout {
     BodyStall,
     /// `message_stall`: a WebSocket message began and stopped coming.
     MessageStall,
+    /// `begin_response`: the handler did not begin its response; the answer was 503.
+    BeginResponse,
+    /// `half_closed`: the client has ended its direction, and the handler had nothing more to send it.
+    HalfClosed,
     /// `response`: a server has not answered.
     Response,
     /// `write_stall`: the peer takes nothing.
     WriteStall,
-    /// `closing`: the peer did not follow our Close, or our end.
+    /// `closing`: the peer did not follow our Close, or our end; or the handler closed within the content of its response, and did
+    /// not complete it.
     Closing,
     /// `pong_wait`: silent after a Ping.
     PongWait,
@@ -501,4 +506,6 @@ pub(crate) enum Notice {
     Writable,
     /// A broadcast has left it out.
     Missed,
+    /// The peer has ended its half.
+    PeerEnded,
 }

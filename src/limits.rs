@@ -50,11 +50,24 @@ pub struct Limits {
     /// pieces; Pings, and frames without payload, are none. Beyond it the peer gets Close 1008. It stands still while reading is
     /// paused. Default 30 s, as `body_stall`: what is held for the message waits for nobody.
     pub message_stall: Duration,
+    /// How long a handler may take to begin its response ([`Cx::respond`](crate::Cx::respond)), from when the request is complete
+    /// and its content was handed over. Then the answer is 503 and the connection ends
+    /// ([`Timeout::BeginResponse`](crate::Timeout::BeginResponse)). A response that has begun, an event stream for one, may go on
+    /// for ever. Default 120 s: longer than the proxies in front usually wait for a response (60 s for most, 100 s for some), so
+    /// that it only ends what nobody waits for any more. A long poll that is to last longer needs more.
+    pub begin_response: Duration,
+    /// An HTTP client has ended its direction and its exchange has nothing to send: how long until the exchange ends
+    /// ([`Timeout::HalfClosed`](crate::Timeout::HalfClosed)). It begins anew with each piece of the response. Such a client has left
+    /// or only says that there are no more requests, and nothing that it sends tells which of the two (RFC 9112, section 9.6);
+    /// writing does, and a handler that has something to say within this time is heard by who is still there. Default 10 s: what
+    /// a handshake may take, and long enough for most answers.
+    pub half_closed: Duration,
     /// A client's request: how long after the last of it the head of the response may take. Default 60 s.
     pub response: Duration,
     /// How long an HTTP connection without a request is kept, a client's too. Default 60 s.
     pub keep_alive: Duration,
-    /// The closing handshake, and the lingering close of HTTP (RFC 9112, section 9.6). Default 5 s.
+    /// The closing handshake, and the lingering close of HTTP (RFC 9112, section 9.6). Also how long a handler that has closed
+    /// within the content of its response may take to complete it. Default 5 s.
     pub closing: Duration,
     /// Queued output: the longest time in which the peer takes nothing. Default 30 s.
     pub write_stall: Duration,
@@ -81,6 +94,8 @@ impl Default for Limits {
             head_time: Duration::from_secs(10),
             body_stall: Duration::from_secs(30),
             message_stall: Duration::from_secs(30),
+            begin_response: Duration::from_secs(120),
+            half_closed: Duration::from_secs(10),
             response: Duration::from_secs(60),
             keep_alive: Duration::from_secs(60),
             closing: Duration::from_secs(5),

@@ -24,6 +24,9 @@ impl<D> Context<D> {
         if link.state == State::Ended {
             return;
         }
+        if link.is_only_looked_at() {
+            return core.look_at_peer(index);
+        }
         if link.flags.contains(Flags::TO_RESUME) {
             // Its input, or its handshake, waits for its turn here: it is not the peer that is late.
             let now = core.now();

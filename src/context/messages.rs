@@ -62,6 +62,21 @@ impl<D> Context<D> {
         (used, next)
     }
 
+    /// The peer has ended its half, and with it the connection, though not by a Close that both know of.
+    pub(crate) fn websocket_input_ended(&mut self, index: u32, data: &mut D) {
+        let link = self.io.core.link(index);
+        let conn = link.conn;
+        let open = matches!(&link.role, Role::WebSocket(websocket) if websocket.closing.may_send());
+        if open && self.io.core.hears_first_end(conn) {
+            self.with_gathered(conn, data, |handler, cx| {
+                if let AnyHandler::WebSocket(handler) = handler {
+                    handler.peer_ended(cx);
+                }
+            });
+        }
+        self.io.core.websocket_ended(index);
+    }
+
     /// Looks for the peer's answer to our Close. What comes before it is nobody's any more.
     #[cold]
     fn await_close(&mut self, index: u32, input: &mut [u8], budget: &mut u32) -> (usize, Next) {

@@ -224,6 +224,12 @@ impl<D> Context<D> {
                     handler.missed(cx);
                 }
             }
+            Notice::PeerEnded => match handler {
+                AnyHandler::WebSocket(handler) => handler.peer_ended(cx),
+                AnyHandler::Http(handler) => handler.peer_ended(cx),
+                // Raw bytes have `end`, in its place; the others have nothing to decide.
+                AnyHandler::Raw(_) | AnyHandler::Client(_) | AnyHandler::Descriptor(_) => {}
+            },
             Notice::Timer => in_any_role!(handler, handler => handler.timer(cx)),
             Notice::Event(event) => in_any_role!(handler, handler => handler.event(cx, event)),
             Notice::ChildClosed(child) => in_any_role!(handler, handler => handler.child_closed(cx, child)),

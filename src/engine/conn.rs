@@ -25,6 +25,8 @@ pub(crate) struct Conn {
     pub(crate) unopened: bool,
     /// It counts among the handshakes that are under way.
     pub(crate) counted: bool,
+    /// `peer_ended` was told, or is on its way.
+    pub(crate) heard_end: bool,
     /// Its end is decided and `closed` is on its way; nothing but that follows.
     pub(crate) ended: bool,
     /// How what it reads depends on what it sends.
@@ -79,6 +81,7 @@ impl Conn {
             timer_due: false,
             unopened: false,
             counted: false,
+            heard_end: false,
             ended: false,
             hold: Hold::empty(),
         }

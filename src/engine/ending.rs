@@ -106,6 +106,8 @@ impl Core {
         self.interrupt(index);
         if !handshaking {
             self.cancel_phase(index);
+            self.arm_look(index);
+            self.arm_exchange(index);
         }
         self.mark(index);
     }
@@ -135,15 +137,10 @@ impl Core {
                 self.begin_websocket_timers(index);
                 self.message_goes_on(index);
             }
-            Role::Http(server) if server.phase == Phase::Exchange && !server.received => {
-                let limits = self.limits(index);
-                self.arm_phase(index, limits.body_stall);
-            }
-            Role::Client(client) => {
-                if let Some(wait) = client.waits_at_most(&link.limits) {
-                    self.arm_phase(index, wait);
-                }
-            }
+            Role::Http(_) => self.arm_exchange(index),
+            Role::Client(_) => self.arm_client(index),
+            // No look any more.
+            Role::Raw if link.tls.as_ref().is_none_or(|tls| tls.is_secured()) => self.cancel_phase(index),
             _ => {}
         }
         self.mark(index);
@@ -172,7 +169,10 @@ impl Core {
             Role::WebSocket(_) => self.close_websocket(index, Some((code, reason))),
             Role::Http(server) => match (server.phase, server.response) {
                 // Once the response is complete, the connection ends behind it.
-                (Phase::Exchange, Output::Content(_) | Output::Complete) => server.asked.keep_alive = false,
+                (Phase::Exchange, Output::Content(_) | Output::Complete) => {
+                    server.asked.keep_alive = false;
+                    self.complete_response_in_time(index);
+                }
                 (Phase::Head | Phase::Deciding | Phase::Exchange, _) => self.finish_and_linger(index),
             },
             Role::Raw => self.finish_and_linger(index),

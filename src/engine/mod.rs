@@ -10,6 +10,7 @@ mod ending;
 mod entrances;
 mod flow;
 pub(crate) mod link;
+mod looking;
 mod secure;
 mod sites;
 pub(crate) mod store;
@@ -66,6 +67,9 @@ pub(crate) const DIRECT: usize = 16 * 1024;
 const ACCEPTS: u8 = 64;
 /// For so many calls after one that has looked in vain, a listener does not look for more than it did.
 const CALM: u8 = 16;
+/// How long after pausing, and after each look, a link that is not read is looked at: seconds, so that a pause of ordinary length
+/// wakes nobody, and few, so that a program does not serve for long whom nobody uses any more.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// How long accepting waits for descriptors to come free before it tries again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
@@ -677,6 +681,7 @@ impl Core {
         {
             self.end(index, CloseReason::PeerEnded);
         }
+        self.arm_exchange(index);
         self.mark(index);
     }
 
@@ -1018,7 +1023,10 @@ impl Core {
                 }
             }
             // An HTTP exchange that waited for the socket may be over now.
-            State::Open if matches!(link.role, Role::Http(_)) => self.resume_later(index),
+            State::Open if matches!(link.role, Role::Http(_)) => {
+                self.response_sent(index);
+                self.resume_later(index);
+            }
             // A request has left: the response has its time from here.
             State::Open if matches!(&link.role, Role::Client(client) if client.is_busy()) => {
                 self.arm_client(index)

@@ -48,6 +48,7 @@ impl Core {
     /// The handshake of a raw connection is complete: its handler hears `opened` now, and what was held back behind that.
     pub(crate) fn opens(&mut self, index: u32) {
         self.cancel_phase(index);
+        self.arm_look(index);
         let conn = self.link(index).conn;
         if let Some(key) = self.conns.key_at(conn) {
             self.opened(key);

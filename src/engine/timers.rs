@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Tick(u64);
 
 impl Tick {
+    /// Of what has no deadline.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     pub(crate) fn after(self, delay: Duration) -> Self {
         // Rounded up: a timer never fires early.
         Self(self.0.saturating_add(u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)))

@@ -52,6 +52,18 @@ pub trait Handler<D> {
         let _ = (cx, trailers);
     }
 
+    /// The peer has ended its direction: it has left, or it waits for its answer and sends no other request. Told at once, and
+    /// once. What is sent still goes to a peer that is there; for one that is not, sending brings the end of the exchange. Who has
+    /// nothing to send for [`Limits::half_closed`](crate::Limits::half_closed) hears `closed` then. An exchange whose content is
+    /// cut short by that end is over at once, and hears `closed` instead of this.
+    ///
+    /// While the conn is [paused](crate::Conn::pause), or another request waits behind this one, the socket is not read: then an
+    /// end is found within seconds.
+    #[doc(alias("LWS_CALLBACK_WSI_DESTROY", "hang-up", "disconnect"))]
+    fn peer_ended(&mut self, cx: &mut Cx<'_, D>) {
+        let _ = cx;
+    }
+
     /// There is room to send, after [`Conn::request_writable`](crate::Conn::request_writable).
     #[doc(alias = "LWS_CALLBACK_HTTP_WRITEABLE")]
     fn writable(&mut self, cx: &mut Cx<'_, D>) {

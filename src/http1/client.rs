@@ -173,7 +173,7 @@ impl Core {
         let (connect, is_elsewhere) = (&connecting.connect, connecting.is_elsewhere);
         let Ok(url) = &connect.url else { return Ok(Flow::Ready) };
         let host = connect.host.as_deref().unwrap_or(&url.authority);
-        let fields = connect.request_fields()?;
+        let fields = connect.request_fields().map_err(|error| (error, error.to_string().into()))?;
         let mut head = self.pool.take();
         let framed =
             ask::head(&mut head, &request, request.target.as_deref().unwrap_or(&url.target), host, &fields);
@@ -210,9 +210,10 @@ impl Core {
         self.cancel_phase(index);
         let link = self.link(index);
         let Role::Client(client) = &link.role else { return };
-        if let Some(wait) = client.waits_at_most(&link.limits).filter(|_| !link.flags.contains(Flags::PAUSED))
-        {
-            self.arm_phase(index, wait);
+        match client.waits_at_most(&link.limits) {
+            _ if link.flags.contains(Flags::PAUSED) => self.arm_look(index),
+            Some(wait) => self.arm_phase(index, wait),
+            None => {}
         }
     }
 

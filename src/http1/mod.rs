@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod role;
+pub(crate) mod waits;
 
 #[cfg(test)]
 pub(crate) mod testing {

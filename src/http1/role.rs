@@ -2,6 +2,7 @@
 
 use super::body::Decoder;
 use super::encode::{self, Asked, Delimiting};
+use super::waits::Waits;
 use crate::engine::Core;
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
@@ -46,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) last: bool,
     /// It is read once more before it is taken to be idle, and ends: a request may have come that was not read yet.
     pub(crate) looks_last: bool,
+    /// What the exchange waits for.
+    pub(crate) waits: Waits,
     file: Option<Sending>,
 }
 
@@ -108,6 +111,7 @@ impl Server {
             decided: false,
             last: false,
             looks_last: false,
+            waits: Waits::NONE,
             file: None,
         }
     }
@@ -120,6 +124,11 @@ impl Server {
     /// Whether the head of a request is waited for, or the rest of one.
     pub(crate) fn awaits_head(&self) -> bool {
         self.phase == Phase::Head
+    }
+
+    /// Whether nothing more of the request is needed: it is complete, or answered already, whatever was to follow.
+    pub(crate) fn is_request_whole(&self) -> bool {
+        self.received || self.content.is_complete() || self.response == Output::Complete
     }
 
     /// Ready for the next request.
@@ -135,6 +144,12 @@ impl Server {
         self.dropped = 0;
         self.in_head = false;
         self.decided = false;
+        self.waits = Waits::NONE;
+    }
+
+    /// Whether the rest of the response is a file, which is sent without the handler.
+    pub(crate) fn is_sending_file(&self) -> bool {
+        self.file.is_some()
     }
 }
 
@@ -149,12 +164,11 @@ impl Core {
     /// The content of a request begins to have its time, if there is any to come.
     pub(crate) fn await_content(&mut self, index: u32) {
         if self.server(index).is_some_and(|server| !server.content.is_complete()) {
-            let stall = self.limits(index).body_stall;
             let now = self.now();
             let link = self.link(index);
             link.role.set_active(now);
             link.flags.insert(Flags::TIMED);
-            self.arm_phase(index, stall);
+            self.arm_exchange(index);
         }
     }
 
@@ -235,6 +249,7 @@ impl Core {
             (delimiting, Body::Stream { .. }) => Output::Content(delimiting),
         };
         self.pump_file(index);
+        self.response_sent(index);
         self.response_may_be_complete(index);
         Ok(flow)
     }
@@ -253,7 +268,7 @@ impl Core {
             Output::Complete => return Err(SendError::Responded),
             Output::Content(delimiting) => delimiting,
         };
-        match delimiting {
+        let flow = match delimiting {
             Delimiting::Length(left) => {
                 let Some(rest) = left.checked_sub(piece.len() as u64) else { return Err(SendError::Length) };
                 *left = rest;
@@ -264,11 +279,13 @@ impl Core {
                     }
                     self.response_may_be_complete(index);
                 }
-                Ok(flow)
+                flow
             }
-            Delimiting::Chunked => Ok(self.push_chunk(index, piece)),
-            Delimiting::None | Delimiting::Close => Ok(self.push(index, &[], piece)),
-        }
+            Delimiting::Chunked => self.push_chunk(index, piece),
+            Delimiting::None | Delimiting::Close => self.push(index, &[], piece),
+        };
+        self.response_sent(index);
+        Ok(flow)
     }
 
     /// Sends a chunk (RFC 9112, section 7.1); an empty one would be the end.

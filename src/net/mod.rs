@@ -55,6 +55,16 @@ impl fmt::Display for Peer {
     }
 }
 
+/// How the peer of a connection stands.
+pub(crate) enum Standing {
+    /// Nothing is known against it.
+    Open,
+    /// It has ended its half; bytes that it has sent before may still lie unread.
+    Ended,
+    /// The connection is broken, by a reset for one.
+    Failed(io::Error),
+}
+
 /// Where system calls go.
 #[derive(Clone)]
 pub(crate) enum Net {
@@ -154,6 +164,15 @@ impl Net {
             #[cfg(feature = "sim")]
             Self::Simulated(net) => net.shutdown_write(fd),
         };
+    }
+
+    /// How the peer stands, as far as that shows without reading what it has sent.
+    pub(crate) fn standing(&self, fd: BorrowedFd<'_>) -> Standing {
+        match self {
+            Self::System => system::standing(fd),
+            #[cfg(feature = "sim")]
+            Self::Simulated(net) => net.standing(fd),
+        }
     }
 
     /// Makes the close that follows a reset: what the kernel still holds is dropped.

@@ -1,6 +1,6 @@
 //! The system's calls.
 
-use super::Peer;
+use super::{Peer, Standing};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::OsStr;
@@ -112,6 +112,37 @@ pub(super) fn connect_outcome(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 pub(super) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(net::shutdown(fd, net::Shutdown::Write)?)
+}
+
+/// Linux says of a socket whose peer has ended its half that it has (`POLLRDHUP`), wherever that end lies behind unread bytes.
+/// Nothing else does: `MSG_PEEK` shows bytes, and no end behind them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[expect(clippy::disallowed_methods, reason = "with this timeout it does not wait")]
+pub(super) fn standing(fd: BorrowedFd<'_>) -> Standing {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    if poll(&mut fds, Some(&AT_ONCE)).is_err() {
+        return Standing::Open;
+    }
+    let found = fds[0].revents();
+    let failure = if found.contains(PollFlags::ERR) { failure(fd) } else { None };
+    match failure {
+        Some(error) => Standing::Failed(error),
+        None if found.intersects(PollFlags::RDHUP | PollFlags::HUP) => Standing::Ended,
+        None => Standing::Open,
+    }
+}
+
+/// Elsewhere only a failure shows.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn standing(fd: BorrowedFd<'_>) -> Standing {
+    failure(fd).map_or(Standing::Open, Standing::Failed)
+}
+
+/// What a socket has failed by, if it has (`SO_ERROR`). It is said once.
+fn failure(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    net::sockopt::socket_error(fd).ok()?.err().map(io::Error::from)
 }
 
 pub(super) fn reset(fd: BorrowedFd<'_>) {

@@ -37,6 +37,7 @@ impl<R: Resolver> Rig<R> {
     }
 
     /// Waits until a descriptor is ready, and hands on all that are.
+    #[expect(clippy::disallowed_methods, reason = "it is a host, and waits")]
     pub(super) fn turn(&mut self) {
         let mut entries: Vec<PollFd<'_>> =
             self.watched.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();

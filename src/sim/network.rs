@@ -8,6 +8,7 @@ use super::chaos::Chaos;
 use super::log::Log;
 use super::random::Random;
 use super::stream::{Holder, Odds, Stream};
+use crate::net::Standing;
 use crate::{Peer, Ready};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
@@ -209,6 +210,14 @@ impl Network {
         let result = state.stream(id).finish(side).map_err(io::Error::from);
         state.note(fd, "shutdown", &result.as_ref().map(|()| 1).map_err(|error| error.kind().into()), false);
         result
+    }
+
+    pub(crate) fn standing(&self, fd: BorrowedFd<'_>) -> Standing {
+        let mut state = self.state();
+        match state.stream_of(fd) {
+            Ok((id, side)) => state.stream(id).standing(side),
+            Err(_) => Standing::Open,
+        }
     }
 
     pub(crate) fn reset(&self, fd: BorrowedFd<'_>) {

@@ -9,6 +9,7 @@
 
 use super::chaos::Chaos;
 use super::random::Random;
+use crate::net::Standing;
 use crate::{Peer, Ready};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -203,6 +204,16 @@ impl Stream {
         } else if !over {
             end.finished = true;
             other.peer_finished = true;
+        }
+    }
+
+    /// `SO_ERROR`, and `POLLRDHUP`.
+    pub(super) fn standing(&mut self, side: usize) -> Standing {
+        let end = &mut self.ends[side];
+        match end.error.take() {
+            Some(error) => Standing::Failed(error.into()),
+            None if end.peer_finished || end.dead => Standing::Ended,
+            None => Standing::Open,
         }
     }
 

@@ -91,6 +91,18 @@ pub trait Handler<D> {
         let _ = (cx, close);
     }
 
+    /// The peer has ended the connection without a Close: it has crashed, or its network has. What is queued, and what is sent
+    /// here, is still written, for as long as [`Limits::closing`](crate::Limits::closing) and
+    /// [`Limits::write_stall`](crate::Limits::write_stall) allow; then `closed` says
+    /// [`CloseReason::PeerEnded`](crate::CloseReason::PeerEnded). Told at once, and once.
+    ///
+    /// While the conn is [paused](crate::Conn::pause), the end is found within seconds, though messages may lie unread in front of
+    /// it, and a Close among them: the conn stays as it is, until it goes on or is closed.
+    #[doc(alias = "onclose")]
+    fn peer_ended(&mut self, cx: &mut Cx<'_, D>) {
+        let _ = cx;
+    }
+
     /// There is room to send, after [`Conn::request_writable`](crate::Conn::request_writable). May come without being
     /// asked for.
     #[doc(alias("LWS_CALLBACK_SERVER_WRITEABLE", "LWS_CALLBACK_CLIENT_WRITEABLE", "ondrain"))]

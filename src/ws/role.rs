@@ -672,10 +672,12 @@ impl Core {
         }
     }
 
-    /// The transport has ended.
+    /// The peer has ended its half: what is queued still goes out, since who only ends its half reads on.
     pub(crate) fn websocket_ended(&mut self, index: u32) {
-        let _ = self.closing_step(index, ClosingInput::PeerEnded);
-        self.end(index, CloseReason::PeerEnded);
+        if self.closing_step(index, ClosingInput::PeerEnded).is_some() {
+            self.set_reason(index, CloseReason::PeerEnded);
+            self.finish_and_linger(index);
+        }
     }
 }
 

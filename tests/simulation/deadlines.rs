@@ -59,9 +59,33 @@ impl http::Handler<Ends> for Silent {
     }
 }
 
+/// Never completes its response, and perhaps begins it, and closes within it.
+struct Mute {
+    begins: bool,
+    closes: bool,
+}
+
+impl http::Handler<Ends> for Mute {
+    fn body_complete(&mut self, cx: &mut Cx<'_, Ends>, _: &http::Fields) {
+        if self.begins {
+            let _ = cx.respond(Response::stream("text/plain"));
+        }
+        if self.closes {
+            cx.close();
+        }
+    }
+
+    fn closed(self: Box<Self>, cx: &mut Cx<'_, Ends>, closed: Closed) {
+        note(cx.data, &closed);
+    }
+}
+
 fn decide(request: &Request<'_>, _: &mut Ends, _: &mut Io<Ends>) -> Decision<Ends> {
     match request.path() {
         "/later" => Decision::Later,
+        "/mute" => Decision::http(Mute { begins: false, closes: false }),
+        "/stream" => Decision::http(Mute { begins: true, closes: false }),
+        "/close" => Decision::http(Mute { begins: true, closes: true }),
         _ if request.is_websocket() => Decision::websocket(Silent),
         _ => Decision::http(Silent),
     }
@@ -94,6 +118,8 @@ fn cases() -> Vec<Case> {
         keep_alive: 700 * MS,
         closing: 800 * MS,
         write_stall: 900 * MS,
+        begin_response: 1000 * MS,
+        half_closed: 650 * MS,
         ..Limits::default()
     };
     let case = |name, begin, limit| Case {
@@ -138,6 +164,26 @@ fn cases() -> Vec<Case> {
                 |peer| peer.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"),
                 base.body_stall,
             )
+        },
+        Case {
+            hears: b"HTTP/1.1 503",
+            ends: false,
+            told: Some(Timeout::BeginResponse),
+            ..case("a response that never begins", |peer| peer.get("/mute"), base.begin_response)
+        },
+        Case {
+            go_on: Some(Endpoint::finish),
+            told: Some(Timeout::HalfClosed),
+            ..case("an end before a response", |peer| peer.get("/mute"), base.half_closed)
+        },
+        Case {
+            go_on: Some(Endpoint::finish),
+            told: Some(Timeout::HalfClosed),
+            ..case("an end within a response", |peer| peer.get("/stream"), base.half_closed)
+        },
+        Case {
+            told: Some(Timeout::Closing),
+            ..case("content that is closed and not completed", |peer| peer.get("/close"), base.closing)
         },
         Case {
             go_on: Some(|peer| peer.send_text("close")),

@@ -29,6 +29,7 @@ pub enum Heard {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     PeerClosed(Option<(u16, String)>),
+    PeerEnded,
     /// Content, or raw bytes.
     Bytes(Vec<u8>),
     /// The content is complete; its trailer fields.
@@ -113,6 +114,7 @@ impl fmt::Display for Heard {
             Self::Pong(payload) => write!(f, "pong {}", lossy(payload)),
             Self::PeerClosed(None) => f.write_str("peer closed"),
             Self::PeerClosed(Some((code, reason))) => write!(f, "peer closed {code} {reason}"),
+            Self::PeerEnded => f.write_str("peer ended"),
             Self::Bytes(bytes) => write!(f, "bytes {}", lossy(bytes)),
             Self::Complete(trailers) => {
                 f.write_str("complete")?;
@@ -186,6 +188,9 @@ impl ws::Handler<State> for Script {
     fn peer_closed(&mut self, cx: &mut Cx<'_, State>, close: Option<CloseFrame<'_>>) {
         self.hear(cx, Heard::PeerClosed(close.map(|close| (close.code.get(), close.reason.to_owned()))));
     }
+    fn peer_ended(&mut self, cx: &mut Cx<'_, State>) {
+        self.hear(cx, Heard::PeerEnded);
+    }
     fn writable(&mut self, cx: &mut Cx<'_, State>) {
         self.hear(cx, Heard::Writable);
     }
@@ -216,6 +221,9 @@ impl http::Handler<State> for Script {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let trailers = trailers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
         self.hear(cx, Heard::Complete(trailers));
+    }
+    fn peer_ended(&mut self, cx: &mut Cx<'_, State>) {
+        self.hear(cx, Heard::PeerEnded);
     }
     fn writable(&mut self, cx: &mut Cx<'_, State>) {
         self.hear(cx, Heard::Writable);

@@ -8,7 +8,7 @@ use super::town::{TlsPeer, Town, VERSIONS};
 use lodger::tls::Version;
 use lodger::tls::rustls::ContentType;
 use lodger::ws::CloseCode;
-use lodger::{Flow, Limits, SendError, sim};
+use lodger::{Decision, Flow, Limits, Response, SendError, sim};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -70,6 +70,129 @@ fn content_that_is_cut_off_is_told_from_content_that_the_peer_left_out() {
         town.settle(&mut peer);
         assert_eq!(town.log()[1..], ["POST /script", "bytes half", reason]);
         assert_eq!(town.links(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_direction_gets_what_is_decided_later() {
+    for keeps_tcp_open in [true, false] {
+        for at_once in [true, false] {
+            for request in ["GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /later HTTP/1.0\r\n\r\n"] {
+                let mut town = Town::hall(Limits::default(), Script::quiet);
+                let mut peer = town.secured();
+                peer.say(request);
+                if !at_once {
+                    town.settle(&mut peer);
+                }
+                peer.close_notify();
+                if !keeps_tcp_open {
+                    peer.finish();
+                }
+                town.settle(&mut peer);
+                town.run_for(Duration::from_secs(9));
+                let id = town.state.conns[0];
+                town.context.io().decide(id, Decision::respond(Response::text("later"))).unwrap();
+                town.settle(&mut peer);
+                assert_eq!(peer.answer(), Some((200, "later".to_owned())), "{request:?}, at once: {at_once}");
+                assert!(peer.closed);
+                assert_eq!(town.links(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_silent_exchange_hears_that_its_client_has_ended_and_ends_at_the_limit() {
+    for keeps_tcp_open in [true, false] {
+        let mut town = Town::hall(Limits::default(), || {
+            Script::new(|cx, heard| {
+                if let Heard::Complete(_) = heard {
+                    let _ = cx.respond(Response::stream("text/event-stream"));
+                }
+            })
+        });
+        let mut peer = town.secured();
+        peer.say("GET /script HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        town.settle(&mut peer);
+        town.run_for(Duration::from_secs(1000));
+        town.log();
+        peer.close_notify();
+        if !keeps_tcp_open {
+            peer.finish();
+        }
+        town.settle(&mut peer);
+        town.run_for(Limits::default().half_closed - MILLI);
+        assert_eq!(town.log(), ["peer ended"]);
+        town.run_for(MILLI);
+        assert_eq!(town.log(), ["closed: TimedOut(HalfClosed)"]);
+        town.settle(&mut peer);
+        assert!(!peer.closed, "what has come must not be taken for all");
+        assert_eq!(town.links(), 1);
+    }
+}
+
+#[test]
+fn a_websocket_whose_peer_ends_without_a_close_still_sends_what_was_queued() {
+    let mut town = Town::hall(Limits::default(), || {
+        Script::new(|cx, heard| {
+            if let Heard::PeerEnded = heard {
+                let _ = cx.send(&vec![b'x'; 2_000_000][..]);
+            }
+        })
+    });
+    let mut peer = town.secured();
+    peer.say(super::rig::upgrade("/script", ""));
+    town.settle(&mut peer);
+    peer.heard();
+    town.log();
+    peer.socket().stop_reading();
+    peer.close_notify();
+    town.settle(&mut peer);
+    assert_eq!(town.log(), ["peer ended"]);
+    peer.socket().resume_reading();
+    town.settle(&mut peer);
+    assert_eq!(peer.heard().len(), 2_000_010);
+    assert!(peer.closed);
+    assert_eq!(town.log(), ["closed: PeerEnded"]);
+}
+
+#[test]
+fn paused_conns_over_tls_hear_of_an_end_and_of_a_reset_within_seconds() {
+    for websocket in [true, false] {
+        for reset in [true, false] {
+            let mut town = Town::hall(Limits::default(), || {
+                Script::new(|cx, heard| {
+                    if let Heard::Text(_) | Heard::Bytes(_) = heard {
+                        cx.conn().pause();
+                    }
+                })
+            });
+            let mut peer = town.secured();
+            if websocket {
+                peer.say(super::rig::upgrade("/script", ""));
+                peer.say(Frame::text("one").masked());
+            } else {
+                peer.say("POST /script HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\none");
+            }
+            town.settle(&mut peer);
+            town.log();
+            match websocket {
+                true => peer.say(Frame::text("two").masked()),
+                false => peer.say("two"),
+            }
+            town.settle(&mut peer);
+            town.run_for(Duration::from_secs(1000));
+            match reset {
+                true => peer.socket.take().unwrap().reset(),
+                false => peer.finish(),
+            }
+            town.run_for(Duration::from_secs(5));
+            let log = town.log();
+            match reset {
+                true => assert_eq!(log, ["closed: ConnectionReset"]),
+                false => assert_eq!(log, ["peer ended"]),
+            }
+        }
     }
 }
 
@@ -350,7 +473,8 @@ fn an_end_waits_for_messages_that_a_pause_holds_back() {
         }
         town.settle(&mut peer);
         town.run_for(Duration::from_secs(60));
-        assert_eq!(town.log()[1..], ["opened", "text a"]);
+        // It is found by a look, and told once.
+        assert_eq!(town.log()[1..], ["opened", "text a", "peer ended"]);
         let id = town.state.conns[0];
         for expected in [&["event go", "text b"][..], &["event go", "closed: PeerEnded"]] {
             town.context.io().notify(id, Box::new("go")).unwrap();
@@ -380,7 +504,7 @@ fn an_end_is_heard_behind_more_messages_than_a_turn_has_room_for() {
             peer.finish();
         }
         town.settle(&mut peer);
-        assert_eq!(town.log()[1..], ["opened", "binary z", "closed: PeerEnded"]);
+        assert_eq!(town.log()[1..], ["opened", "binary z", "peer ended", "closed: PeerEnded"]);
     }
 }
 
@@ -406,7 +530,7 @@ fn an_end_within_a_request_that_is_being_decided_is_told_when_it_can_be() {
         town.settle(&mut peer);
         assert_eq!(peer.answer(), Some((200, "late".to_owned())));
         assert!(peer.closed && peer.socket().at_end());
-        assert_eq!(town.log()[1..], ["GET /script", "complete", "timer", "closed: Completed"]);
+        assert_eq!(town.log()[1..], ["GET /script", "complete", "peer ended", "timer", "closed: Completed"]);
         assert_eq!(town.links(), 1);
     }
 }
@@ -454,7 +578,7 @@ fn a_peer_that_announces_its_end_and_keeps_its_socket_holds_up_nothing() {
     open(&mut town, &mut peer);
     peer.close_notify();
     town.settle(&mut peer);
-    assert_eq!(town.log()[1..], ["opened", "closed: PeerEnded"]);
+    assert_eq!(town.log()[1..], ["opened", "peer ended", "closed: PeerEnded"]);
     assert!(peer.closed && peer.socket().at_end());
     assert_eq!(town.links(), 1);
 }

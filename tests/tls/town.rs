@@ -351,6 +351,10 @@ impl Protocol<State> for Hall {
     fn accept(&mut self, request: &Request<'_>, state: &mut State, io: &mut Io<State>) -> Decision<State> {
         match request.path() {
             _ if request.is_websocket() => Decision::websocket((self.make)()),
+            "/later" => {
+                state.conns.push(request.id());
+                Decision::Later
+            }
             "/script" => Decision::http((self.make)()),
             "/facts" => {
                 let facts = io.conn(request.id()).and_then(|conn| conn.tls());

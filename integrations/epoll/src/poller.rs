@@ -26,6 +26,7 @@ pub(crate) enum Event {
 
 impl Poller {
     /// Whether something is ready now, or the deadline has come. Takes nothing.
+    #[expect(clippy::disallowed_methods, reason = "with this timeout it does not wait")]
     pub(crate) fn is_readable(&self) -> io::Result<bool> {
         let mut own = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
         Ok(poll(&mut own, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)

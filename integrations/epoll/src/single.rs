@@ -238,6 +238,7 @@ mod tests {
     }
 
     /// As a host that has nothing else.
+    #[expect(clippy::disallowed_methods, reason = "a host waits")]
     fn wait(single: &Single<Vec<u8>>) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let patience = Timespec { tv_sec: 10, tv_nsec: 0 };

@@ -1,5 +1,7 @@
 //! What every adapter is tested with, behind one descriptor: in a `poll(2)` array, in an edge-triggered epoll set, and alone.
 
+#![expect(clippy::disallowed_methods, reason = "a host waits")]
+
 use lodger::Context;
 use lodger_battery::{Adapter, Ending, State, Then};
 use lodger_epoll::Single;
