@@ -31,6 +31,9 @@ pub(crate) enum Hello {
     Name(Option<Box<str>>),
 }
 
+/// What is kept of the memory that records were made in: enough for messages of 512 KiB.
+const MOST_KEPT: usize = 1024 * 1024;
+
 /// Records on their way out. The bytes behind the used ones stay as they are, so that nothing is filled twice.
 #[derive(Default)]
 pub(crate) struct Records {
@@ -43,8 +46,12 @@ impl Records {
         &self.bytes[..self.length]
     }
 
+    /// They have been written, or queued. Memory that only a large message needs is given up.
     pub(crate) fn clear(&mut self) {
         self.length = 0;
+        if self.bytes.capacity() > MOST_KEPT {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Makes sure of memory for `length` bytes, encrypted: each record of the shortest that are full has some thirty more.

@@ -2,6 +2,9 @@
 
 #[path = "counts/held.rs"]
 mod held;
+#[cfg(feature = "deflate")]
+#[path = "counts/largest.rs"]
+mod largest;
 #[cfg(any(feature = "tls-aws-lc-rs", feature = "tls-ring"))]
 #[path = "counts/secure.rs"]
 mod secure;

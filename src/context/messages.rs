@@ -40,7 +40,7 @@ impl<D> Context<D> {
         let was_unfinished = reading.receiver().in_message();
         let mut cx = Cx::new(data, &mut self.io, key);
         let (handler, spare) = (&mut **handler, &mut self.spare);
-        let (used, next, reading) = match reading {
+        let (used, next, mut reading) = match reading {
             Reading::Plain(mut receiver) => {
                 let (used, next) =
                     deliver_all(&mut receiver, handler, &mut cx, index, input, &settings, spare, budget);
@@ -58,6 +58,8 @@ impl<D> Context<D> {
             }
         };
         self.running = NO_CONN;
+        // Whoever pauses after a message, or waits for the next, does not hold the last one.
+        reading.handed_over(spare);
         self.io.core.put_reading(index, reading, was_unfinished);
         (used, next)
     }
@@ -83,7 +85,7 @@ impl<D> Context<D> {
         let (reading, settings) = self.io.core.take_reading(index, *budget);
         let was_unfinished = reading.receiver().in_message();
         let (core, spare) = (&mut self.io.core, &mut self.spare);
-        let (used, next, reading) = match reading {
+        let (used, next, mut reading) = match reading {
             Reading::Plain(mut receiver) => {
                 let (used, next) = drop_until_close(&mut receiver, core, index, input, &settings, spare);
                 (used, next, Reading::Plain(receiver))
@@ -94,6 +96,7 @@ impl<D> Context<D> {
                 (used, next, Reading::Extended(extended))
             }
         };
+        reading.handed_over(spare);
         core.put_reading(index, reading, was_unfinished);
         (used, next)
     }

@@ -26,6 +26,14 @@ impl Reading {
             Self::Extended(extended) => extended.receiver(),
         }
     }
+
+    /// No event borrows from it any more: the memory of a message that was handed over is the next one's, whoever's that is.
+    pub(crate) fn handed_over(&mut self, spare: &mut Spare) {
+        match self {
+            Self::Plain(receiver) => receiver.handed_over(spare),
+            Self::Extended(extended) => extended.receiver_mut().handed_over(spare),
+        }
+    }
 }
 
 /// What a frame loop needs of it.
@@ -161,6 +169,10 @@ mod none {
         }
 
         pub(crate) fn receiver(&self) -> &super::Receiver {
+            match *self {}
+        }
+
+        pub(crate) fn receiver_mut(&mut self) -> &mut super::Receiver {
             match *self {}
         }
     }

@@ -168,6 +168,11 @@ impl Receiver {
         Some(Progress { held, moved: std::mem::take(&mut message.moved), is_new })
     }
 
+    /// The message that was given last is not needed any more: its memory is spare.
+    pub(crate) fn handed_over(&mut self, spare: &mut Spare) {
+        spare.put(self.message.take_if(|message| message.complete));
+    }
+
     /// Lets go of the message under way; nothing more is read.
     pub(crate) fn forget(&mut self) {
         *self = Self { reads: Reads::Nothing, message: None };
@@ -183,7 +188,7 @@ impl Receiver {
         spare: &mut Spare,
         mut extension: E,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        spare.put(self.message.take_if(|message| message.complete));
+        self.handed_over(spare);
         let mut start = 0;
         let (end, found) = loop {
             let step = self.step(&mut input[start..], settings, spare, &mut extension);

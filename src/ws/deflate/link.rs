@@ -211,6 +211,10 @@ impl Extended {
         &self.receiver
     }
 
+    pub(crate) fn receiver_mut(&mut self) -> &mut Receiver {
+        &mut self.receiver
+    }
+
     /// What is left of a budget in messages, of which `left` are left by number.
     pub(crate) fn budget_left(&self, left: u32) -> u32 {
         left.min((self.allowance / MESSAGE) as u32)
