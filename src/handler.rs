@@ -249,7 +249,8 @@ pub enum Flow {
 pub struct Closed {
     /// Why.
     pub reason: CloseReason,
-    /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end. Over TLS those that were
+    /// How many bytes were accepted for sending and never handed to the system. 0 after an orderly end: what is lost of the end itself (a
+    /// Close, a close_notify), because the peer has left without waiting for it, is not counted. Over TLS those that were
     /// encrypted count as they were to be sent, with what that adds: 22 bytes for each record of TLS 1.3.
     pub unsent: usize,
     /// How many sends were refused because too much waited ([`SendError::Overrun`](crate::SendError::Overrun)), and how many

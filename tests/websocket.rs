@@ -1675,6 +1675,43 @@ fn an_adopted_websocket_begins_with_the_frames_that_were_read_already() {
 }
 
 #[test]
+fn nothing_is_unsent_after_a_closing_handshake_whose_last_close_nobody_waits_for() {
+    for (closes, text) in [(true, "lost"), (false, "lost")] {
+        let mut rig = Rig::websocket(Limits::default(), Script::quiet);
+        let client = rig.open();
+        let id = rig.state.conns[0];
+        // It is not read, so that the client resets the connection when it leaves, right behind its Close.
+        rig.io().conn(id).unwrap().send("unread").unwrap();
+        let _ = rig.context.prepare(&mut rig.host);
+        if closes {
+            client.frame(&Frame::close(1000, ""));
+        } else {
+            client.frame(&Frame::binary([0; 10]));
+            client.send([0xff, 0xff]);
+        }
+        client.reset();
+        rig.until("the end", |rig| rig.io().link_count() == 1);
+        let log = rig.log();
+        assert!(
+            log.last().unwrap().starts_with("closed: ") && !log.last().unwrap().ends_with("unsent"),
+            "{log:?}"
+        );
+
+        // What was to be sent before is told.
+        let client = rig.open();
+        let id = rig.state.conns[1];
+        rig.io().conn(id).unwrap().send("unread").unwrap();
+        let _ = rig.context.prepare(&mut rig.host);
+        client.frame(&Frame::close(1000, ""));
+        client.reset();
+        rig.io().conn(id).unwrap().send(text).unwrap();
+        rig.until("the end", |rig| rig.io().link_count() == 1);
+        let log = rig.log();
+        assert!(log.last().unwrap().ends_with(", unsent"), "{log:?}");
+    }
+}
+
+#[test]
 fn an_adopted_http_socket_is_served_as_if_it_had_been_accepted() {
     let mut rig = Rig::websocket(Limits::default(), Script::echo);
     let request = rig::upgrade("/", "");

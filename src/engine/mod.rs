@@ -478,6 +478,9 @@ impl Core {
                 self.notice(parent, child);
             }
         }
+        if let Some((_, Link { role: Role::WebSocket(websocket), .. })) = self.links.at(link) {
+            unsent = unsent.saturating_sub(websocket.goodbye());
+        }
         // For this reason a link may only linger from here on. After a complete exchange it goes on.
         if !matches!(reason, CloseReason::Completed) {
             self.note_end(link, &reason);
@@ -536,6 +539,19 @@ impl Core {
             _ => {}
         }
         self.mark(index);
+    }
+
+    /// How many bytes that were accepted for sending on a link wait, or are lost.
+    pub(crate) fn unsent(&self, index: u32) -> usize {
+        let Some((_, link)) = self.links.at(index) else { return 0 };
+        let held = match &link.role {
+            Role::WebSocket(websocket) => websocket.held(),
+            _ => 0,
+        };
+        let gathered = if self.current == index { self.out.len() } else { 0 };
+        let lost =
+            self.conns.at(link.conn).and_then(|(_, conn)| conn.cold.as_ref()).map_or(0, |cold| cold.lost);
+        held + link.queued() + gathered + lost
     }
 
     /// Ends a link with a reset, what is queued is dropped.
@@ -987,6 +1003,9 @@ impl Core {
             return;
         }
         let link = self.links.at_mut(index).expect("just used");
+        if let Role::WebSocket(websocket) = &mut link.role {
+            websocket.said_all();
+        }
         let ends = link.state == State::Finishing || link.flags.contains(Flags::FINISHED);
         if link.state == State::Open && link.tls.as_ref().is_some_and(|tls| !tls.is_secured()) {
             // The handshake needs our half; what ends it comes again behind that.

@@ -52,6 +52,9 @@ struct Cold {
     active: Tick,
     /// The extension that was agreed on.
     deflated: Option<Box<Deflated>>,
+    /// How many of the last bytes of output are our Close, which nobody has asked to be sent; `usize::MAX` where nothing but that can
+    /// be left.
+    goodbye: usize,
 }
 
 /// Shared frames that wait for the end of a message sent in pieces.
@@ -107,6 +110,19 @@ impl WebSocket {
     /// Bytes of shared frames that wait for the end of a message sent in pieces.
     pub(crate) fn held(&self) -> usize {
         self.cold.as_ref().map_or(0, |cold| cold.held.bytes)
+    }
+
+    /// How many of its last bytes of output are none of the application's.
+    pub(crate) fn goodbye(&self) -> usize {
+        self.cold.as_ref().map_or(0, |cold| cold.goodbye)
+    }
+
+    /// Everything that was queued has gone out: from now on only the end of the connection is said. Frames that were held back never
+    /// will be.
+    pub(crate) fn said_all(&mut self) {
+        if !self.closing.may_send() && self.held() == 0 {
+            self.cold().goodbye = usize::MAX;
+        }
     }
 
     /// Something was received; noted where a timer looks at it.
@@ -531,6 +547,10 @@ impl Core {
                 if !over {
                     let mut frame = Vec::new();
                     encode_close(&mut frame, close, self.masking(index));
+                    let waits = self.unsent(index) > 0;
+                    if let Some(websocket) = websocket(self.link(index)) {
+                        websocket.cold().goodbye = if waits { frame.len() } else { usize::MAX };
+                    }
                     self.push(index, &frame, &[]);
                 }
                 // What comes after our Close only matters until the peer's has come; an answer to the peer's, or a failure, is

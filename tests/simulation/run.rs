@@ -454,6 +454,15 @@ fn check_sent(town: &Town, peer: &Peer) {
             }
             let missing: usize =
                 sent.filter(|sent| !sent.perhaps).map(|sent| sent.frame.masked([0; 4]).len() - 4).sum();
+            if matches!(life.closed, Some(Why::Handshake(_))) {
+                assert!(
+                    life.unsent <= missing,
+                    "{} bytes unsent of {missing} that are missing, {:?} after {:?}: {name}",
+                    life.unsent,
+                    life.closed,
+                    life.ending
+                );
+            }
             // A reset, or a peer that went, may destroy what had left; else it is known to the byte.
             let whole = !peer.was_reset && !peer.did.vanish && peer.stopped_nowhere();
             let missing = missing.saturating_sub(talk.partial);
