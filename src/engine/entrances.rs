@@ -68,6 +68,11 @@ impl Entrances {
         place as u16 + 1
     }
 
+    fn take_reason(&mut self, index: u32) -> Option<ConnectionEnd> {
+        // Nearly always there is none at all, and to look for one costs some two hundred instructions.
+        if self.reasons.is_empty() { None } else { self.reasons.remove(&index) }
+    }
+
     fn at(&mut self, number: u16) -> Option<&mut Entrance> {
         self.all.get_mut(usize::from(number).checked_sub(1)?)
     }
@@ -102,7 +107,7 @@ impl Core {
     /// A link has ended for `reason`, unless its conn or the link itself knows a better one. Its end is told by this service call, or
     /// by the next; until then its number is not closed.
     pub(super) fn connection_ends(&mut self, index: u32, reason: &CloseReason) {
-        let noted = self.entrances.reasons.remove(&index);
+        let noted = self.entrances.take_reason(index);
         let Some(link) = self.links.key_at(index) else { return };
         let facts = self.link(index);
         let (conn, peer) = (facts.conn, facts.peer().map_or(Peer::Unix(None), Peer::Inet));
@@ -140,7 +145,7 @@ impl Core {
     /// A link is gone.
     pub(super) fn left_entrance(&mut self, index: u32, link: &Link) {
         self.entrances.leave(link.entrance());
-        self.entrances.reasons.remove(&index);
+        self.entrances.take_reason(index);
     }
 }
 

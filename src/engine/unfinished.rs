@@ -141,6 +141,9 @@ impl Core {
 
     /// A link has ended.
     pub(super) fn forget_message(&mut self, index: u32) {
+        if self.unfinished.noted.is_empty() {
+            return;
+        }
         self.message_over(index);
         if let Some(mut noted) = self.unfinished.noted.remove(&index) {
             self.timers.cancel(&mut noted.timer);

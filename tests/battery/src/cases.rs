@@ -4,10 +4,12 @@ mod descriptors;
 mod ends;
 mod neighbours;
 mod sleep;
+mod stillness;
 mod traffic;
 
 pub use descriptors::*;
 pub use ends::*;
 pub use neighbours::*;
 pub use sleep::*;
+pub use stillness::*;
 pub use traffic::*;

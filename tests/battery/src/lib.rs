@@ -113,6 +113,8 @@ macro_rules! battery {
             context_is_used_by_the_hosts_own_callbacks
             context_that_wakes_its_loop_is_used_from_outside_and_lets_it_sleep_again
             idle_context_wakes_nobody
+            handler_that_takes_long_costs_no_peer_its_connection
+            process_that_was_stopped_costs_no_peer_its_connection
             leaving_says_goodbye_to_everybody
             dropping_closes_everything
             refused_descriptor_ends_only_its_own_link
