@@ -1,6 +1,7 @@
 //! The system's calls.
 
 use super::{Peer, Standing};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::OsStr;
@@ -12,13 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 #[inline(always)]
 pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(net::recv(fd, buffer, net::RecvFlags::empty())?.0)
-}
-
-pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut entries = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    // Where the look fails (a signal has come, for one), nothing may be concluded from it.
-    !matches!(poll(&mut entries, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
 #[inline(always)]
@@ -114,18 +108,25 @@ pub(super) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(net::shutdown(fd, net::Shutdown::Write)?)
 }
 
+/// What the system says of a descriptor at this moment; `None` if it cannot be asked (a signal has come, for one), so that nothing
+/// may be concluded.
+#[expect(clippy::disallowed_methods, reason = "with this timeout it does not wait")]
+fn ready_now(fd: BorrowedFd<'_>, flags: PollFlags) -> Option<PollFlags> {
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
+    poll(&mut fds, Some(&AT_ONCE)).ok()?;
+    Some(fds[0].revents())
+}
+
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    ready_now(fd, PollFlags::IN).is_none_or(|found| !found.is_empty())
+}
+
 /// Linux says of a socket whose peer has ended its half that it has (`POLLRDHUP`), wherever that end lies behind unread bytes.
 /// Nothing else does: `MSG_PEEK` shows bytes, and no end behind them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[expect(clippy::disallowed_methods, reason = "with this timeout it does not wait")]
 pub(super) fn standing(fd: BorrowedFd<'_>) -> Standing {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
-    if poll(&mut fds, Some(&AT_ONCE)).is_err() {
-        return Standing::Open;
-    }
-    let found = fds[0].revents();
+    let Some(found) = ready_now(fd, PollFlags::RDHUP) else { return Standing::Open };
     let failure = if found.contains(PollFlags::ERR) { failure(fd) } else { None };
     match failure {
         Some(error) => Standing::Failed(error),
