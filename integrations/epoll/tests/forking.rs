@@ -44,6 +44,7 @@ impl Forks for Behind {
         Self(Some(Single::new(context).unwrap()))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it is the host that waits")]
     fn run_until(&mut self, talks: &mut Talks, done: impl Fn(&Talks) -> bool) {
         let single = self.0.as_mut().unwrap();
         while !done(talks) {
