@@ -285,7 +285,8 @@ fn end_that_came_in_time_is_followed() {
 
 #[test]
 fn peer_that_takes_what_is_sent_is_not_stalled() {
-    let begin: [(&str, fn(&mut Still) -> Endpoint); 3] = [
+    type Begin = fn(&mut Still) -> Endpoint;
+    let begin: [(&str, Begin); 3] = [
         ("websocket", |still| {
             let mut peer = still.upgraded();
             peer.stop_reading();
