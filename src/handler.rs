@@ -368,6 +368,16 @@ impl CloseReason {
         Self::Io(error)
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn copy_of_tls(error: &TlsError) -> Self {
+        Self::Tls(error.clone())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn copy_of_tls(error: &TlsError) -> Self {
+        Self::Io(copy(error))
+    }
+
     /// How a handshake has failed that ends for this reason; `None` if this side has ended it.
     #[cfg(feature = "tls")]
     pub(crate) fn in_handshake(&self) -> Option<TlsError> {

@@ -346,7 +346,7 @@ impl Core {
             }
             Role::Http(server) if conn == NO_CONN => {
                 let site = server.site;
-                self.note_end(index, &CloseReason::tls(error.clone()));
+                self.note_end(index, &CloseReason::copy_of_tls(&error));
                 let failed = FailedHandshake { site, peer, error };
                 self.failed_handshakes.push_back(failed);
                 self.work = true;
