@@ -183,7 +183,10 @@ fuzz_target!(|data: &[u8]| {
     deflate.threshold = usize::from(seed >> 2);
     deflate.server_no_context_takeover = seed & 1 == 0;
     deflate.client_no_context_takeover = seed & 2 == 0;
-    let site = context.io().add_site(Site::new().protocol("", accept).limits(limits).deflate(deflate)).expect("a site with a protocol");
+    let site = context
+        .io()
+        .add_site(Site::new().protocol("", accept).limits(limits).deflate(deflate))
+        .expect("a site with a protocol");
     let listener =
         context.io().listen(Listen::tcp(([127, 0, 0, 1], 0)), site).expect("a simulated address is free");
     let address = context.io().local_addr(listener).expect("it listens");
