@@ -356,11 +356,11 @@ impl<D> Context<D> {
     }
 
     /// Responds without a handler.
-    fn answer(&mut self, index: u32, response: Response) {
+    fn answer(&mut self, index: u32, mut response: Response) {
         let core = &mut self.io.core;
         // It is read and dropped for the sake of the next request, but not without bounds, and then the connection ends: who will
         // end it says so (RFC 9112, section 9.6).
-        let response = if core.leaves_content(index) { response.close() } else { response };
+        response.close |= core.leaves_content(index);
         if core.respond_on(index, response).is_err() {
             self.io.core.refuse(index, error_response(StatusCode::INTERNAL_SERVER_ERROR));
         }
