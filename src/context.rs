@@ -334,10 +334,20 @@ impl<D> Context<D> {
     #[inline(never)]
     fn serve(&mut self, index: u32, ready: Ready, data: &mut D) {
         if self.io.core.work || self.running != NO_CONN {
-            self.recover();
-            self.install(data);
+            return self.serve_with_work(index, ready, data);
         }
-        if ready != Ready::READ || !self.serve_messages(index, data) {
+        if ready != Ready::READ || !self.serve_messages::<true>(index, data) {
+            self.serve_otherwise(index, ready, data);
+        }
+        self.settle(data);
+    }
+
+    /// Serves a link while there is something else to be done: what was made outside is put in place, and others may be busy.
+    #[inline(never)]
+    fn serve_with_work(&mut self, index: u32, ready: Ready, data: &mut D) {
+        self.recover();
+        self.install(data);
+        if ready != Ready::READ || !self.serve_messages::<false>(index, data) {
             self.serve_otherwise(index, ready, data);
         }
         self.settle(data);
@@ -349,8 +359,10 @@ impl<D> Context<D> {
     ///
     /// What is the same for all messages of one read is looked up once, and nothing of it is held while the handler runs, which may
     /// change all of it but says so by `interrupted`.
+    ///
+    /// Where others are busy, which `CALM` denies, the link has its share of the turn.
     #[inline(always)]
-    fn serve_messages(&mut self, index: u32, data: &mut D) -> bool {
+    fn serve_messages<const CALM: bool>(&mut self, index: u32, data: &mut D) -> bool {
         let core = &mut self.io.core;
         let Some(link) = core.links.at_mut(index).filter(|link| link.is_plain_websocket()) else {
             return false;
@@ -362,7 +374,9 @@ impl<D> Context<D> {
         if self.buffer.is_empty() {
             self.buffer.resize(RECEIVE, 0);
         }
-        let filled = match link.read(&core.net, &mut self.buffer) {
+        let most = if CALM { self.buffer.len() } else { core.shares.bytes() };
+        let given = if CALM { MESSAGES } else { core.shares.messages() };
+        let filled = match link.read(&core.net, &mut self.buffer[..most]) {
             Filled::Bytes(filled) => filled,
             nothing => {
                 self.received_nothing(index, nothing, data);
@@ -374,7 +388,7 @@ impl<D> Context<D> {
         }
         core.make_current(index);
         let mut used = 0;
-        let mut budget = MESSAGES;
+        let mut budget = given;
         if let Some(key) = core.conns.key_at(conn)
             && let Some(AnyHandler::WebSocket(handler)) = self.handlers.get(conn)
         {
@@ -406,6 +420,9 @@ impl<D> Context<D> {
             self.receive_rest(index, used..filled, budget, data);
         } else {
             self.io.core.release_plain();
+        }
+        if filled >= MUCH {
+            self.io.core.took(index, filled, given - budget);
         }
         true
     }
@@ -562,7 +579,7 @@ impl<D> Context<D> {
         }
     }
 
-    /// Goes on with the input that a link has kept, and says how many messages that gave.
+    /// Goes on with the input that a link has kept, and says how much work that was, in messages.
     fn resume(&mut self, index: u32, data: &mut D) -> u32 {
         let core = &mut self.io.core;
         let link = core.link(index);
@@ -618,11 +635,13 @@ impl<D> Context<D> {
     /// Hands the input of a link to its role, as far as it goes.
     fn handle(&mut self, index: u32, input: &mut [u8], data: &mut D) -> Left {
         self.io.core.make_current(index);
-        self.handle_on(index, input, MESSAGES, data)
+        let budget = self.io.core.shares.messages();
+        self.handle_on(index, input, budget, data)
     }
 
     /// The same for a link that is being served already.
-    fn handle_on(&mut self, index: u32, input: &mut [u8], mut budget: u32, data: &mut D) -> Left {
+    fn handle_on(&mut self, index: u32, input: &mut [u8], given: u32, data: &mut D) -> Left {
+        let mut budget = given;
         self.io.core.interrupted = false;
         self.io.core.handling = true;
         let mut used = 0;
@@ -651,8 +670,9 @@ impl<D> Context<D> {
             }
         };
         self.io.core.handling = false;
+        self.io.core.took(index, 0, given - budget);
         self.io.core.release_current();
-        Left { bytes, stopped, messages: MESSAGES - budget }
+        Left { bytes, stopped, messages: given - budget }
     }
 
     fn handle_raw(&mut self, index: u32, input: &mut [u8], data: &mut D) -> (usize, Next) {
@@ -922,12 +942,16 @@ pub(crate) fn protocol_at<D>(
     protocols.get_mut(site.index as usize)?.get_mut(place)
 }
 
+/// From so many bytes on, a read is looked at for what the link has taken of the turn. Below that even the shortest messages are
+/// little work.
+const MUCH: usize = 4096;
+
 /// What a role has left of its input.
 struct Left {
     bytes: usize,
     /// It could be used, and is not for now.
     stopped: bool,
-    /// How many messages were delivered.
+    /// How much work it was, in messages.
     messages: u32,
 }
 

@@ -1,6 +1,7 @@
 //! Requests and their handlers: where HTTP on a link meets the protocols of its site.
 
 use crate::context::{Context, Next, protocol_at};
+use crate::engine::REQUEST;
 use crate::engine::link::{Flags, State};
 use crate::engine::store::Key;
 use crate::handler::{AnyHandler, CloseReason, Decision, Timeout};
@@ -48,7 +49,9 @@ impl<D> Context<D> {
         let Some(server) = self.io.core.server(index) else { return (0, Next::Again) };
         match server.phase {
             Phase::Head => {
-                *budget = budget.saturating_sub(1);
+                if !input.is_empty() {
+                    *budget = budget.saturating_sub(REQUEST);
+                }
                 self.read_head(index, input, data)
             }
             Phase::Deciding => (0, Next::Stop),

@@ -13,8 +13,9 @@ pub(crate) use none::{Server, Tls, TlsError};
 /// What a step of a transport brought.
 #[derive(Default)]
 pub(crate) struct Step {
-    /// Bytes that were decrypted.
+    /// Bytes that were decrypted, and in how many records they came.
     pub(crate) plain: usize,
+    pub(crate) records: usize,
     /// The handshake has been completed.
     pub(crate) secured: bool,
     /// The connection has failed; what tells the peer so, if there is anything to say, was written.
@@ -147,6 +148,14 @@ mod none {
         }
 
         pub(crate) fn kept(&self) -> &[u8] {
+            match *self {}
+        }
+
+        pub(crate) fn at_once(&self) -> usize {
+            match *self {}
+        }
+
+        pub(crate) fn read_at_once(&mut self, _: usize) {
             match *self {}
         }
 

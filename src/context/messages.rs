@@ -87,11 +87,13 @@ impl<D> Context<D> {
         let (core, spare) = (&mut self.io.core, &mut self.spare);
         let (used, next, mut reading) = match reading {
             Reading::Plain(mut receiver) => {
-                let (used, next) = drop_until_close(&mut receiver, core, index, input, &settings, spare);
+                let (used, next) =
+                    drop_until_close(&mut receiver, core, index, input, &settings, spare, budget);
                 (used, next, Reading::Plain(receiver))
             }
             Reading::Extended(mut extended) => {
-                let (used, next) = drop_until_close(&mut extended, core, index, input, &settings, spare);
+                let (used, next) =
+                    drop_until_close(&mut extended, core, index, input, &settings, spare, budget);
                 *budget = extended.budget_left(*budget);
                 (used, next, Reading::Extended(extended))
             }
@@ -117,10 +119,11 @@ fn deliver_all<D, S: Source>(
 ) -> (usize, Next) {
     let mut used = 0;
     let next = loop {
-        match source.next(&mut input[used..], settings, spare) {
+        match source.next(&mut input[used..], settings, spare, budget) {
             Ok((took, None)) => {
                 used += took;
-                break if source.is_exhausted() { Next::Later } else { Next::More };
+                let stopped = source.is_exhausted() || (*budget == 0 && used < input.len());
+                break if stopped { Next::Later } else { Next::More };
             }
             Ok((took, Some(event))) => {
                 used += took;
@@ -145,7 +148,7 @@ fn deliver_all<D, S: Source>(
                 break Next::Stop;
             }
         }
-        *budget -= 1;
+        *budget = budget.saturating_sub(1);
         if *budget == 0 || source.is_exhausted() {
             break Next::Later;
         }
@@ -164,10 +167,11 @@ fn drop_until_close<S: Source>(
     input: &mut [u8],
     settings: &ws::Settings,
     spare: &mut ws::Spare,
+    budget: &mut u32,
 ) -> (usize, Next) {
     let mut used = 0;
     let next = loop {
-        match source.next(&mut input[used..], settings, spare) {
+        match source.next(&mut input[used..], settings, spare, budget) {
             Ok((took, Some(ws::Event::Close(close)))) => {
                 used += took;
                 let closing = core.closing(index);
@@ -178,7 +182,8 @@ fn drop_until_close<S: Source>(
             Ok((took, event)) => {
                 used += took;
                 let is_none = event.is_none();
-                if source.is_exhausted() {
+                *budget = budget.saturating_sub(u32::from(!is_none));
+                if source.is_exhausted() || (*budget == 0 && used < input.len()) {
                     break Next::Later;
                 }
                 if is_none {

@@ -144,7 +144,8 @@ impl<D> Context<D> {
                 break;
             }
         }
-        self.io.core.work = self.io.core.has_work() || self.io.is_busy();
+        let core = &self.io.core;
+        self.io.core.work = core.has_work() || core.shares.are_counted() || self.io.is_busy();
     }
 
     /// The same without a bound, for the end of all.
@@ -288,18 +289,25 @@ impl<D> Context<D> {
         }
         // What a task has adopted may have input to go on with.
         self.install(data);
+        self.io.core.shares.ready_served();
+        self.resume_waiting(&mut budget, data);
+        self.io.core.shares.left_served();
+        // With a budget of its own: who has much to go on with keeps nobody else from hearing of timers and ends.
+        self.settle_slowly(data, &mut Budget::new());
+    }
+
+    /// Goes on with links that have something left, in turns, until nothing is left of the budget.
+    fn resume_waiting(&mut self, budget: &mut Budget, data: &mut D) {
         for _ in 0..self.io.core.to_resume.len() {
-            let Some(key) = self.io.core.to_resume.pop_front() else { break };
             if !budget.take() {
-                self.io.core.to_resume.push_front(key);
-                break;
+                return;
             }
+            let Some(key) = self.io.core.to_resume.pop_front() else { return };
             if let Some(link) = self.io.core.links.get_mut(key) {
                 link.flags.remove(Flags::TO_RESUME);
                 budget.delivered(self.resume(key.index, data));
             }
         }
-        self.settle_slowly(data, &mut budget);
     }
 
     fn expired(&mut self, timer: Timer, due: Tick, budget: &mut Budget, data: &mut D) {

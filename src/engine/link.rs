@@ -141,7 +141,8 @@ impl Link {
     }
 
     /// Reads once.
-    #[inline]
+    // Always: the hot path reads here, and there are several copies of that.
+    #[inline(always)]
     pub(crate) fn read(&mut self, net: &Net, buffer: &mut [u8]) -> Filled {
         let Some(fd) = &self.fd else { return Filled::Nothing };
         match net.read(fd.as_fd(), buffer) {

@@ -12,6 +12,7 @@ mod flow;
 pub(crate) mod link;
 mod looking;
 mod secure;
+mod shares;
 mod sites;
 pub(crate) mod store;
 pub(crate) mod timers;
@@ -40,6 +41,7 @@ pub(crate) use entrances::EndedConnection;
 use entrances::Entrances;
 pub(crate) use link::Filled;
 use link::{Flags, Link, NO_CONN, State};
+use shares::Shares;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -53,9 +55,13 @@ use unfinished::Unfinished;
 pub(crate) const RECEIVE: usize = 512 * 1024;
 /// What is read at once from a link that has paused before.
 pub(crate) const SMALL_RECEIVE: usize = 64 * 1024;
-/// How many messages one call delivers for one link.
+/// How much work one call does for one link, in messages of a few bytes: such a message is 1, what costs more or less counts
+/// accordingly.
 pub(crate) const MESSAGES: u32 = 1024;
-/// How many messages one call delivers from what was left of earlier reads, for all links.
+/// What a request with its response counts, and what a record of TLS does.
+pub(crate) const REQUEST: u32 = 16;
+const RECORD: u32 = 4;
+/// How much work one call does with what was left of earlier reads, for all links, in messages.
 const MESSAGES_PER_CALL: u32 = 16 * 1024;
 /// How many links one call serves or writes.
 const LINKS_PER_CALL: u32 = 256;
@@ -132,7 +138,7 @@ impl Budget {
         self.links > 0 && self.may_deliver()
     }
 
-    /// Charges the messages that one link has delivered.
+    /// Charges the work that was done for one link, in messages.
     pub(crate) fn delivered(&mut self, messages: u32) {
         self.messages = self.messages.saturating_sub(messages);
     }
@@ -201,6 +207,8 @@ pub(crate) struct Core {
     buffers: crate::transport::Buffers,
     /// Handshakes that may go on in this turn.
     handshakes_left: u32,
+    /// What each link may take of this turn.
+    pub(crate) shares: Shares,
     /// The link of each descriptor number, until it is closed; with `UNANNOUNCED` before its `add`, and while the context is
     /// detached.
     pub(crate) fds: Vec<u32>,
@@ -276,6 +284,7 @@ impl Core {
             unfinished: Unfinished::new(),
             buffers: crate::transport::Buffers::default(),
             handshakes_left: secure::HANDSHAKES_PER_TURN,
+            shares: Shares::new(),
             fds: Vec::new(),
             changes: Vec::new(),
             current: NOBODY,
@@ -622,11 +631,19 @@ impl Core {
 
     // Input.
 
+    /// Notes what a link has taken of this turn, in bytes that were read and in messages: those that take much share what there is.
+    #[inline(never)]
+    pub(crate) fn took(&mut self, index: u32, bytes: usize, messages: u32) {
+        // The next call has to count them.
+        self.work |= self.shares.took(index, bytes, messages);
+    }
+
     /// Reads a link once, behind what it has kept.
     pub(crate) fn fill(&mut self, index: u32, buffer: &mut Vec<u8>) -> Filled {
         let link = self.links.at_mut(index).expect("the link being served is there");
         let start = link.kept.as_ref().map_or(0, |kept| kept.len());
-        let small = SMALL_RECEIVE + link.tls.as_ref().map_or(0, |tls| tls.kept().len());
+        let front = link.tls.as_ref().map_or(0, |tls| tls.kept().len());
+        let small = SMALL_RECEIVE + front;
         let before = link.received;
         if buffer.len() < start + small {
             let more = start + RECEIVE - buffer.len();
@@ -642,8 +659,12 @@ impl Core {
         }
         // What cannot be used before a response is given is kept: little of it is read.
         let between = matches!(&link.role, Role::Http(server) if !server.is_receiving());
-        let end =
-            if link.flags.contains(Flags::SMALL_READS) || between { start + small } else { buffer.len() };
+        let room = if link.flags.contains(Flags::SMALL_READS) || between {
+            small
+        } else {
+            self.shares.bytes() + front
+        };
+        let end = buffer.len().min(start + room);
         let filled = if link.tls.is_some() {
             self.fill_secure(index, &mut buffer[start..end])
         } else {
@@ -657,7 +678,10 @@ impl Core {
             self.heard_in_handshake(index);
         }
         match filled {
-            Filled::Bytes(read) => Filled::Bytes(start + read),
+            Filled::Bytes(read) => {
+                self.took(index, read, 0);
+                Filled::Bytes(start + read)
+            }
             nothing => {
                 self.keep(index, &buffer[..start]);
                 nothing

@@ -2,7 +2,7 @@
 
 use super::link::{Filled, Flags, NO_CONN, State};
 use super::store::Key;
-use super::{Core, FailedHandshake, SMALL_RECEIVE};
+use super::{Core, FailedHandshake, RECORD, SMALL_RECEIVE};
 use crate::handler::CloseReason;
 use crate::memory;
 use crate::role::Role;
@@ -11,6 +11,8 @@ use std::os::fd::AsFd;
 
 /// What is read at once: more than one record, so that a large message takes few calls.
 const RECEIVE: usize = 256 * 1024;
+/// What is read at once at the least, be it in the smallest records.
+const LEAST: usize = 2 * 1024;
 /// How many links may go on with their handshakes in one turn: each step of one takes as long as a hundred messages.
 pub(super) const HANDSHAKES_PER_TURN: u32 = 16;
 
@@ -83,7 +85,9 @@ impl Core {
         let front = link.tls.as_ref().map_or(&[][..], |tls| tls.kept());
         let kept = front.len();
         // What comes out is never longer than what goes in.
-        let length = plain.len().min(kept + if small { SMALL_RECEIVE } else { RECEIVE });
+        let at_once = link.tls.as_ref().map_or(RECEIVE, |tls| tls.at_once());
+        let most = if small { SMALL_RECEIVE } else { self.shares.bytes().min(RECEIVE) };
+        let length = plain.len().min(kept + most.min(at_once));
         if input.len() < length {
             let more = length - input.len();
             if memory::reserve_exact(&mut input, more).is_err() {
@@ -156,7 +160,13 @@ impl Core {
         let link = self.links.at_mut(index).expect("the link being served is there");
         let Some(tls) = &mut link.tls else { return Filled::Nothing };
         let output = &mut self.buffers.output;
-        let Step { plain, secured, mut error } = tls.receive(records, plain, output);
+        let length = records.len();
+        let Step { plain, records, secured, mut error } = tls.receive(records, plain, output);
+        // A record costs as much as some messages, however little is in it: so much is read of small ones as may be taken at once.
+        let most = (self.shares.messages() / RECORD) as usize;
+        let at_once = if records > most { length * most / records } else { tls.at_once().saturating_mul(2) };
+        tls.read_at_once(at_once.max(LEAST));
+        let work = (records as u32).saturating_mul(RECORD);
         if secured && error.is_none() {
             error = tls.encrypt_early(output).err();
         }
@@ -164,6 +174,7 @@ impl Core {
         if secured || link.is_timed() {
             self.set_active(index);
         }
+        self.took(index, length, work);
         self.send_records(index);
         if let Some(error) = error {
             if plain > 0 && self.link(index).state == State::Open {

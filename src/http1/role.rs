@@ -84,10 +84,8 @@ struct Sending {
     end: u64,
 }
 
-/// How much of a file is read at a time.
+/// How much of a file is read at a time. One call sends as many pieces as make up what may be read from a link.
 const FILE_PIECE: usize = 64 * 1024;
-/// How many pieces one call sends.
-const FILE_PIECES: usize = 8;
 /// So much content that nobody wants is read for the sake of the next request; beyond it the connection ends.
 const DROPPED_AT_MOST: u64 = 256 * 1024;
 
@@ -334,7 +332,8 @@ impl Core {
     #[inline(never)]
     fn send_pieces(&mut self, index: u32) {
         let mut piece = self.pool.take();
-        for _ in 0..FILE_PIECES {
+        let before = self.link(index).sent;
+        for _ in 0..self.shares.bytes() / FILE_PIECE {
             let link = self.link(index);
             let room = link.queued() < link.limits.send_high_water && !link.output_over();
             let Some(server) = self.server(index).filter(|_| room) else { break };
@@ -357,6 +356,8 @@ impl Core {
             }
         }
         self.pool.give(piece);
+        let sent = self.link(index).sent - before;
+        self.took(index, sent as usize, 0);
         // What the queue has no room for goes when it has; what it has room for goes with the next call.
         let link = self.link(index);
         let room = link.queued() < link.limits.send_high_water && !link.output_over();

@@ -96,6 +96,7 @@ fn end_of_record(records: &[u8], start: usize) -> Option<usize> {
 pub(super) struct Received<'a> {
     pub(super) plain: &'a mut [u8],
     pub(super) length: usize,
+    pub(super) records: usize,
     pub(super) peer_closed: bool,
 }
 
@@ -104,6 +105,7 @@ impl Received<'_> {
         let end = self.length + bytes.len();
         self.plain[self.length..end].copy_from_slice(bytes);
         self.length = end;
+        self.records += 1;
     }
 }
 

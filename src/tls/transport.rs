@@ -28,6 +28,8 @@ pub(crate) struct Tls {
     secured: bool,
     just_secured: bool,
     peer_closed: bool,
+    /// How much is read at once, in bytes: less where that is many small records.
+    at_once: u32,
     /// Why it has failed, if that is to be told later, and whether the socket could be written then.
     failure: Option<Box<(TlsError, bool)>>,
     /// Nothing can be sent any more: we have said so, or the connection has failed.
@@ -77,6 +79,7 @@ impl Tls {
             secured: false,
             just_secured: false,
             peer_closed: false,
+            at_once: u32::MAX,
             failure: None,
             closed: false,
         }
@@ -132,6 +135,16 @@ impl Tls {
         &self.kept
     }
 
+    /// How much is to be read at once, in bytes, because of how small the records are that come; no bound at first.
+    pub(crate) fn at_once(&self) -> usize {
+        self.at_once as usize
+    }
+
+    /// From now on so many bytes are read at once.
+    pub(crate) fn read_at_once(&mut self, bytes: usize) {
+        self.at_once = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
     /// What is known of the connection once the handshake is complete.
     pub(crate) fn facts(&self) -> Option<Facts> {
         match &self.connection {
@@ -185,14 +198,15 @@ impl Tls {
     /// Takes what was read, `kept` in front of it; writes what it means to `plain`, which has to have as much room, and what has to
     /// be sent for it behind `out`.
     pub(crate) fn receive(&mut self, records: &mut [u8], plain: &mut [u8], out: &mut Records) -> Step {
-        let mut received = Received { plain, length: 0, peer_closed: false };
+        let mut received = Received { plain, length: 0, records: 0, peer_closed: false };
         // What follows a close_notify is ignored (RFC 8446, section 6.1).
         if self.peer_closed || matches!(self.connection, Connection::Hello(_)) {
             return Step::default();
         }
         let result = self.advance(records, &mut received, out);
         self.peer_closed |= received.peer_closed;
-        let mut step = Step { plain: received.length, secured: false, error: None };
+        let mut step =
+            Step { plain: received.length, records: received.records, secured: false, error: None };
         // What the application is sent is sent behind the handshake.
         let secured = result.as_ref().map_or(received.length > 0, |advanced| advanced.secured);
         step.secured = secured && !self.secured;

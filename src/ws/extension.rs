@@ -38,12 +38,13 @@ impl Reading {
 
 /// What a frame loop needs of it.
 pub(crate) trait Source {
-    /// As [`Receiver::next`].
+    /// As [`Receiver::next`]. Frames that give no event are taken from `frames`; when that is 0, no event means nothing.
     fn next<'a>(
         &'a mut self,
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError>;
 
     /// Whether nothing is held, and the next byte begins a frame.
@@ -63,8 +64,9 @@ impl Source for Receiver {
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_with(input, settings, spare)
+        self.next_with(input, settings, spare, frames)
     }
 
     #[inline(always)]
@@ -183,6 +185,7 @@ mod none {
             _: &'a mut [u8],
             _: &Settings,
             _: &mut Spare,
+            _: &mut u32,
         ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
             match *self {}
         }

@@ -82,10 +82,13 @@ impl Receiver {
         input: &'a mut [u8],
         settings: &Settings,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_with(input, settings, &mut Spare::default())
+        let mut frames = u32::MAX;
+        self.next_with(input, settings, &mut Spare::default(), &mut frames)
     }
 
-    /// The same, with the memory of collected messages taken from `spare` and given back to it.
+    /// The next event, with the memory of collected messages taken from `spare` and given back to it. What is done without an event,
+    /// for frames that begin a message or go on with one, is taken from `frames`, step by step; when that is 0, no event means
+    /// nothing. A peer could keep us busy with such frames for as long as it sends them.
     // Always: the event is taken apart where it is used and need not be built in memory.
     #[inline(always)]
     pub(crate) fn next_with<'a>(
@@ -93,8 +96,9 @@ impl Receiver {
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_through(input, settings, spare, ())
+        self.next_through(input, settings, spare, frames, ())
     }
 
     /// The same, with compressed messages, or what else an extension makes of a message, taken through `extension`.
@@ -104,6 +108,7 @@ impl Receiver {
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
         extension: E,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         let masked = self.reads == Reads::Masked;
@@ -120,7 +125,7 @@ impl Receiver {
                 Err(error) => Err(self.fail(error.into())),
             };
         }
-        self.next_otherwise(input, settings, spare, extension)
+        self.next_otherwise(input, settings, spare, frames, extension)
     }
 
     /// Whether nothing is held, and the next byte begins a frame.
@@ -186,6 +191,7 @@ impl Receiver {
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
         mut extension: E,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         self.handed_over(spare);
@@ -196,7 +202,8 @@ impl Receiver {
                 Step::Starved => return Ok((start, None)),
                 Step::Used(used) => {
                     start += used;
-                    if extension.is_exhausted() {
+                    *frames = frames.saturating_sub(1);
+                    if *frames == 0 || extension.is_exhausted() {
                         return Ok((start, None));
                     }
                 }

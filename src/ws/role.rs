@@ -714,7 +714,7 @@ mod tests {
     use super::*;
     use crate::env::SystemEnv;
     use crate::net::Net;
-    use crate::ws::{Event, Spare};
+    use crate::ws::Event;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
@@ -744,11 +744,9 @@ mod tests {
                 break;
             }
         }
-        let (mut receiver, mut spare, mut used) = (Receiver::new(Side::Server), Spare::default(), 0);
+        let (mut receiver, mut used) = (Receiver::new(Side::Server), 0);
         let mut events = Vec::new();
-        while let (took, Some(event)) =
-            receiver.next_with(&mut bytes[used..], &Settings::default(), &mut spare).unwrap()
-        {
+        while let (took, Some(event)) = receiver.next(&mut bytes[used..], &Settings::default()).unwrap() {
             used += took;
             events.push(match event {
                 Event::Message(Message::Text(text)) => ("text", text.as_bytes().to_vec()),

@@ -228,9 +228,10 @@ impl Source for Extended {
         input: &'a mut [u8],
         settings: &Settings,
         spare: &mut Spare,
+        frames: &mut u32,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
         let Self { receiver, inflater, decompressors, allowance } = self;
-        receiver.next_inflated_with(input, settings, inflater, decompressors, spare, allowance)
+        receiver.next_inflated_with(input, settings, inflater, decompressors, spare, allowance, frames)
     }
 
     #[inline]

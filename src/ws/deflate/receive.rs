@@ -68,12 +68,15 @@ impl Receiver {
         inflater: &mut Inflater,
         pool: &'a mut Decompressors,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        let mut allowance = usize::MAX;
-        self.next_inflated_with(input, settings, inflater, pool, &mut Spare::default(), &mut allowance)
+        let (mut allowance, mut frames) = (usize::MAX, u32::MAX);
+        let spare = &mut Spare::default();
+        self.next_inflated_with(input, settings, inflater, pool, spare, &mut allowance, &mut frames)
     }
 
     /// The same, with the memory of collected messages taken from `spare` and given back to it. About so many bytes are inflated
-    /// as `allowance` says, and taken from it; when it is 0, no event means nothing.
+    /// as `allowance` says, and taken from it, and so are frames without an event from `frames`; when one is 0, no event means
+    /// nothing.
+    #[expect(clippy::too_many_arguments, reason = "each is borrowed from another place")]
     #[inline]
     pub(crate) fn next_inflated_with<'a>(
         &'a mut self,
@@ -83,8 +86,10 @@ impl Receiver {
         pool: &'a mut Decompressors,
         spare: &mut Spare,
         allowance: &mut usize,
+        frames: &mut u32,
     ) -> Result<(usize, Option<Event<'a>>), ReceiveError> {
-        self.next_through(input, settings, spare, Inflating { inflater, pool, written: 0, allowance })
+        let inflating = Inflating { inflater, pool, written: 0, allowance };
+        self.next_through(input, settings, spare, frames, inflating)
     }
 }
 
