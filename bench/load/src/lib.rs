@@ -6,6 +6,7 @@
 
 mod answers;
 mod connects;
+mod flood;
 mod handshakes;
 mod histogram;
 mod idle;
@@ -18,6 +19,7 @@ mod transport;
 mod watched;
 
 pub use connects::connects;
+pub use flood::{Beside, Flood, Waited, beside};
 pub use handshakes::handshakes;
 pub use histogram::{Histogram, Latency};
 pub use idle::{Memory, memory};

@@ -3,10 +3,12 @@
 use rustix::net::{RecvFlags, SendFlags};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme,
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, DigitallySignedStruct,
+    HandshakeKind, NamedGroup, ProtocolVersion, SignatureScheme, SupportedCipherSuite,
 };
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -35,6 +37,13 @@ pub(crate) fn config(resume: bool) -> Arc<ClientConfig> {
         true => Resumption::store(Arc::new(Tickets::default())),
         false => Resumption::disabled(),
     };
+    Arc::new(config)
+}
+
+/// The same, for connections whose records are made by [`Records`].
+pub(crate) fn giving_keys() -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(&config(false));
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 
@@ -122,6 +131,69 @@ impl Tls {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Tls {
+    /// Takes the key from a connection whose handshake is complete, to send each byte of `plain` in a record of its own, again and
+    /// again. What comes back is not decrypted by it.
+    pub(crate) fn into_records(self, plain: Arc<[u8]>) -> io::Result<Records> {
+        let secrets = self.0.dangerous_extract_secrets().map_err(io::Error::other)?;
+        let (sequence, secrets) = secrets.tx;
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }, SupportedCipherSuite::Tls13(suite), 0) =
+            (secrets, aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, sequence)
+        else {
+            return Err(io::Error::other("another suite than was offered"));
+        };
+        let encrypter = suite.aead_alg.encrypter(key, iv);
+        Ok(Records { encrypter, sequence, plain, at: 0, records: Vec::new(), sent: 0 })
+    }
+}
+
+/// Records of one byte, made as they are needed: none may be sent twice.
+pub(crate) struct Records {
+    encrypter: Box<dyn MessageEncrypter>,
+    sequence: u64,
+    plain: Arc<[u8]>,
+    at: usize,
+    records: Vec<u8>,
+    sent: usize,
+}
+
+/// So many are made at once.
+const RECORDS: usize = 2000;
+
+impl Records {
+    /// One record with all of `bytes`.
+    pub(crate) fn one(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let payload = OutboundChunks::Single(bytes);
+        let message = OutboundPlainMessage {
+            typ: ContentType::ApplicationData,
+            version: ProtocolVersion::TLSv1_2,
+            payload,
+        };
+        let record = self.encrypter.encrypt(message, self.sequence).map_err(io::Error::other)?;
+        self.sequence += 1;
+        Ok(record.encode())
+    }
+
+    /// What is to be sent next; never nothing.
+    pub(crate) fn next(&mut self) -> io::Result<&[u8]> {
+        if self.sent == self.records.len() {
+            self.records.clear();
+            self.sent = 0;
+            for _ in 0..RECORDS {
+                let record = self.one(&[self.plain[self.at]])?;
+                self.at = (self.at + 1) % self.plain.len();
+                self.records.extend_from_slice(&record);
+            }
+        }
+        Ok(&self.records[self.sent..])
+    }
+
+    /// So much of that was sent.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
     }
 }
 

@@ -43,6 +43,11 @@ impl Transport {
         Ok(transport)
     }
 
+    /// The socket, and what encrypts on it.
+    pub(crate) fn into_parts(self) -> (OwnedFd, Option<Tls>) {
+        (self.socket, self.tls.map(|tls| *tls))
+    }
+
     fn finish_handshake(&mut self) -> io::Result<()> {
         while self.is_handshaking() {
             wait_for(self)?;

@@ -26,6 +26,15 @@ impl Watched {
         self.all().into_iter().map(process_time).sum()
     }
 
+    /// The processor time of the process alone: a look that takes little time itself.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn own_time(&self) -> io::Result<Duration> {
+        process_time(self.pid)
+    }
+
     /// The memory that all of it has for itself and that no file backs: heap and stacks, in bytes.
     ///
     /// # Errors

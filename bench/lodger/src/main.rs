@@ -113,6 +113,7 @@ fn accept(request: &Request<'_>, page: fn() -> Response) -> Decision<()> {
     match request.path() {
         _ if request.is_websocket() => Decision::websocket(Echo),
         "/index.html" => Decision::respond(page()),
+        "/upload" => Decision::http(Upload),
         _ => Decision::respond(Response::text("Not here.\n").status(http::StatusCode::NOT_FOUND)),
     }
 }
@@ -149,6 +150,15 @@ impl raw::Handler<()> for Echo {
 
     fn writable(&mut self, cx: &mut Cx<'_, ()>) {
         cx.conn().resume();
+    }
+}
+
+/// Takes content and keeps nothing of it.
+struct Upload;
+
+impl http::Handler<()> for Upload {
+    fn body_complete(&mut self, cx: &mut Cx<'_, ()>, _: &http::Fields) {
+        let _ = cx.respond(Response::text("Thank you.\n"));
     }
 }
 

@@ -1,7 +1,8 @@
-//! Runs servers against the load, one at a time and in turns, and reports. `bench/run` and `bench/scale` build and start it.
+//! Runs servers against the load, one at a time and in turns, and reports. `bench/run`, `bench/scale` and `bench/fair` build and start it.
 
 mod cells;
 mod certificate;
+mod fair;
 mod goals;
 mod machine;
 mod measure;
@@ -47,6 +48,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         GRID.iter().for_each(|cell| println!("{:<20} {}", cell.name, cell.title()));
         servers.iter().for_each(|server| println!("{:<20} {}", server.name, server.command.join(" ")));
         return Ok(());
+    }
+    if options.fair {
+        return fair::run(options, &settings, &servers);
     }
     if options.scale {
         return scale::run(&settings, &servers);

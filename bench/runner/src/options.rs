@@ -20,10 +20,16 @@ usage: run [quick | list | CELLS] [options]
   --page FILE         where the report goes
   --report RESULTS    only makes the report, from results of before
 usage: scale [--servers REGEX] [--seconds S] [--cores S,L] [--idle N]
-  --idle N            the most idle connections (default 50000)";
+  --idle N            the most idle connections (default 50000)
+usage: fair [KINDS] [--rounds N] [--seconds S] [--warm-up S] [--cores S,L] [--loop SERVER]
+  KINDS               only the floods whose name matches this regular expression
+  --loop SERVER       the server that is compared (default lodger-epoll)";
 
 pub(crate) struct Options {
     pub(crate) scale: bool,
+    pub(crate) fair: bool,
+    /// The server that is flooded.
+    pub(crate) fair_loop: String,
     pub(crate) quick: bool,
     pub(crate) list: bool,
     cells: Option<Regex>,
@@ -53,6 +59,8 @@ impl Options {
         let own = std::env::current_exe()?;
         let mut options = Self {
             scale: false,
+            fair: false,
+            fair_loop: "lodger-epoll".into(),
             quick: false,
             list: false,
             cells: None,
@@ -74,6 +82,12 @@ impl Options {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "scale" => options.scale = true,
+                "fair" => {
+                    options.fair = true;
+                    // Buffers of megabytes have to fill up, and few turns are slow ones.
+                    (options.rounds, options.seconds, options.warm_up) = (3, 1.5, 0.8);
+                }
+                "--loop" => options.fair_loop = value()?,
                 "list" => options.list = true,
                 "--help" | "-h" => {
                     println!("{USAGE}");
@@ -123,6 +137,10 @@ impl Options {
             word.replace("{bin}", &self.bin).replace("{root}", &self.root).replace("{peers}", &self.peers);
         let Certificate { chain, key } = &self.certificate;
         word.replace("{cert}", &chain.to_string_lossy()).replace("{key}", &key.to_string_lossy())
+    }
+
+    pub(crate) fn wants_name(&self, name: &str) -> bool {
+        self.cells.as_ref().is_none_or(|regex| regex.is_match(name))
     }
 
     pub(crate) fn wants(&self, cell: &Cell) -> bool {
