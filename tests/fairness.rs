@@ -170,7 +170,7 @@ impl Town {
 
     /// `weight` is how much an event counts, in messages.
     #[track_caller]
-    fn is_fair(mut self, weight: usize) {
+    fn serves_fairly(mut self, weight: usize) {
         let mut waited = None;
         let (mut events, mut bytes) = (0, 0);
         for turn in 0..LONG {
@@ -227,59 +227,59 @@ fn fragmented(fragments: usize, size: usize) -> Vec<u8> {
 #[test]
 fn an_honest_peer_waits_no_longer_beside_fragments_of_a_byte() {
     // Messages of ten fragments: they say how many fragments there were.
-    Town::websocket("/", fragmented(10, 1)).is_fair(10);
+    Town::websocket("/", fragmented(10, 1)).serves_fairly(10);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_empty_fragments() {
-    Town::websocket("/", fragmented(10, 0)).is_fair(10);
+    Town::websocket("/", fragmented(10, 0)).serves_fairly(10);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_fragments_that_are_handed_over_as_they_come() {
-    Town::websocket("/pieces", fragmented(10, 1)).is_fair(1);
+    Town::websocket("/pieces", fragmented(10, 1)).serves_fairly(1);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_empty_fragments_that_are_handed_over_as_they_come() {
     // The first and the last of ten are handed over.
-    Town::websocket("/pieces", fragmented(10, 0)).is_fair(5);
+    Town::websocket("/pieces", fragmented(10, 0)).serves_fairly(5);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_messages_of_any_size() {
     for size in [0, 1, 1016, 16 * 1024, 200 * 1024] {
-        Town::websocket("/", frame(0x82, &vec![b'm'; size])).is_fair(1);
+        Town::websocket("/", frame(0x82, &vec![b'm'; size])).serves_fairly(1);
     }
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_large_messages_that_are_handed_over_as_they_come() {
-    Town::websocket("/pieces", frame(0x82, &vec![b'm'; 1024 * 1024])).is_fair(1);
+    Town::websocket("/pieces", frame(0x82, &vec![b'm'; 1024 * 1024])).serves_fairly(1);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_pings_and_pongs() {
-    Town::websocket("/", frame(0x89, b"")).is_fair(1);
-    Town::websocket("/", frame(0x8a, b"")).is_fair(1);
+    Town::websocket("/", frame(0x89, b"")).serves_fairly(1);
+    Town::websocket("/", frame(0x8a, b"")).serves_fairly(1);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_pipelined_requests() {
     let first = |flood: &mut Endpoint| flood.get("/");
-    Town::new(false, first, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100)).is_fair(16);
+    Town::new(false, first, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100)).serves_fairly(16);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_chunks_of_a_byte() {
     let head = "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let first = |flood: &mut Endpoint| flood.send(head);
-    Town::new(false, first, b"1\r\nx\r\n".repeat(1000)).is_fair(1);
+    Town::new(false, first, b"1\r\nx\r\n".repeat(1000)).serves_fairly(1);
 }
 
 #[test]
 fn an_honest_peer_waits_no_longer_beside_raw_bytes() {
-    Town::new(true, |_| {}, vec![b'r'; 100_000]).is_fair(1);
+    Town::new(true, |_| {}, vec![b'r'; 100_000]).serves_fairly(1);
 }
 
 #[test]
