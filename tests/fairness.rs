@@ -8,9 +8,9 @@ use lodger::{
 use std::time::Duration;
 
 const FLOODS: usize = 100;
-/// What is done for busy links in one turn, in messages: 128 for each of those that are ready, or 16 Ki for all that have
+/// What is done for busy links in one turn, in messages: 512 for each of those that are ready, and 16 Ki for all that have
 /// something left of earlier turns (`docs/design.md`, section 6).
-const PER_TURN: usize = FLOODS * 128 + 16 * 1024;
+const PER_TURN: usize = FLOODS * 512 + 16 * 1024;
 /// What is read from each.
 const BYTES: usize = 64 * 1024;
 /// What a connection holds that waits to be read: more than is read at once.

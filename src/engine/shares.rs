@@ -9,8 +9,9 @@ use super::{MESSAGES, NOBODY, RECEIVE};
 /// What busy links share of a turn: work, in messages, and bytes that are read.
 const MESSAGES_OF_ALL: u32 = 8 * MESSAGES;
 const BYTES_OF_ALL: usize = 8 * RECEIVE;
-/// What a link gets however many are busy: less would cost more in system calls than it does good. Who takes as much is busy.
-const LEAST_MESSAGES: u32 = 128;
+/// What a link gets however many are busy: with less, a hundred that pipeline or send large messages would pay more for turns and
+/// system calls than an honest one gains. Who takes as much is busy.
+const LEAST_MESSAGES: u32 = 512;
 const LEAST_BYTES: usize = 64 * 1024;
 
 /// How many links are busy, and what a share is.
@@ -122,7 +123,7 @@ mod tests {
         turn(&mut shares, 0..8, 0..8);
         assert_eq!((shares.bytes(), shares.messages()), (RECEIVE, MESSAGES));
         turn(&mut shares, 0..16, 0..1);
-        assert_eq!((shares.bytes(), shares.messages()), (RECEIVE / 2, MESSAGES / 2));
+        assert_eq!((shares.bytes(), shares.messages()), (RECEIVE / 2, LEAST_MESSAGES));
     }
 
     #[test]
