@@ -11,7 +11,8 @@ use crate::watched::Watched;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -184,14 +185,12 @@ impl Honest {
         loop {
             wait_for(&self.transport)?;
             let mut buffer = [0; 1024];
-            match self.transport.read(&mut buffer)? {
-                Some(0) => return Err(closed()),
-                Some(length) => {
-                    if self.expected.take(&mut self.incoming, &buffer[..length])? > 0 {
-                        return Ok(sent.elapsed());
-                    }
-                }
-                None => {}
+            let Some(length) = self.transport.read(&mut buffer)? else { continue };
+            if length == 0 {
+                return Err(closed());
+            }
+            if self.expected.take(&mut self.incoming, &buffer[..length])? > 0 {
+                return Ok(sent.elapsed());
             }
         }
     }
@@ -245,7 +244,12 @@ struct Peer {
 
 /// Where the next bytes come from.
 enum Source {
-    Block { bytes: Arc<[u8]>, at: usize },
+    /// From memory that the system sends without copying it: who only throws away what it reads would be quicker than who copies.
+    Block {
+        memory: Arc<OwnedFd>,
+        length: u64,
+        at: u64,
+    },
     Records(Box<tls::Records>),
 }
 
@@ -255,6 +259,8 @@ const AT_ONCE: usize = 256 * 1024;
 impl Peers {
     fn open(server: SocketAddr, flood: Flood, floods: usize, how: &Beside) -> io::Result<Self> {
         let block: Arc<[u8]> = flood.block().into();
+        let memory = Arc::new(in_memory(&block)?);
+        let length = block.len() as u64;
         let config = how.secure.then(tls::giving_keys);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut all = Vec::new();
@@ -262,7 +268,8 @@ impl Peers {
             let transport = Transport::open(server, 1 + at, config.as_ref())?;
             transport.abort_on_close()?;
             let (socket, tls) = transport.into_parts();
-            let mut peer = Peer { socket, source: Source::Block { bytes: Arc::clone(&block), at: 0 } };
+            let source = Source::Block { memory: Arc::clone(&memory), length, at: 0 };
+            let mut peer = Peer { socket, source };
             let opening = if how.discarded { Vec::new() } else { flood.opening() };
             match tls {
                 Some(tls) => {
@@ -273,6 +280,7 @@ impl Peers {
                 }
                 None => peer.say(&opening)?,
             }
+            rustix::io::ioctl_fionbio(&peer.socket, true)?;
             let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
             epoll::add(&epoll, &peer.socket, epoll::EventData::new_u64(at as u64), flags)?;
             all.push(peer);
@@ -323,18 +331,28 @@ impl Peer {
     }
 
     fn send(&mut self) -> io::Result<usize> {
-        let bytes = match &mut self.source {
-            Source::Block { bytes, at } => &bytes[*at..bytes.len().min(*at + AT_ONCE)],
-            Source::Records(records) => records.next()?,
-        };
-        let sent = rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        let sent = or_nothing(sent)?.unwrap_or(0);
         match &mut self.source {
-            Source::Block { bytes, at } => *at = (*at + sent) % bytes.len(),
-            Source::Records(records) => records.sent(sent),
+            Source::Block { memory, length, at } => {
+                let most = AT_ONCE.min((*length - *at) as usize);
+                let sent = or_nothing(rustix::fs::sendfile(&self.socket, &**memory, Some(at), most))?;
+                *at %= *length;
+                Ok(sent.unwrap_or(0))
+            }
+            Source::Records(records) => {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                let sent = or_nothing(rustix::net::send(&self.socket, records.next()?, flags))?.unwrap_or(0);
+                records.sent(sent);
+                Ok(sent)
+            }
         }
-        Ok(sent)
     }
+}
+
+/// A file that is nowhere but in memory, with this content.
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("flood", rustix::fs::MemfdFlags::CLOEXEC)?;
+    File::from(memory.try_clone()?).write_all(content)?;
+    Ok(memory)
 }
 
 fn closed() -> io::Error {

@@ -29,6 +29,9 @@ const KINDS: [(&str, Flood); 12] = [
 const FLOODS: usize = 100;
 /// The goal: the honest peer waits no longer than so many times what it waits at the server that throws away.
 const GOAL: f64 = 10.0;
+/// A server that sleeps for more than the rest of the time was not flooded, and says nothing: it is measured again, so many times.
+const BUSY: f64 = 0.85;
+const AGAIN: usize = 5;
 
 pub(crate) fn run(options: &Options, settings: &Settings, servers: &[Server]) -> Result<(), Box<dyn Error>> {
     let named = |name: &str| {
@@ -52,7 +55,13 @@ pub(crate) fn run(options: &Options, settings: &Settings, servers: &[Server]) ->
             // In turns, so that what the machine does meanwhile happens to both.
             let mut one = |discarded| -> io::Result<()> {
                 let (server, found) = if discarded { (floor, &mut floors) } else { (server, &mut ours) };
-                let waited = measure(settings, server, *flood, discarded)?;
+                let mut waited = measure(settings, server, *flood, discarded)?;
+                for _ in 0..AGAIN {
+                    if *flood == Flood::Nothing || waited.server >= BUSY {
+                        break;
+                    }
+                    waited = measure(settings, server, *flood, discarded)?;
+                }
                 found.push(waited);
                 Ok(())
             };
@@ -65,7 +74,7 @@ pub(crate) fn run(options: &Options, settings: &Settings, servers: &[Server]) ->
         }
         let ratios = ratios.map(|ratios| median(ratios.into_iter()).unwrap_or(f64::NAN));
         println!("{}", row(name, &ours, &floors, ratios));
-        if !(ratios[0] <= GOAL) {
+        if ratios[0].is_nan() || ratios[0] > GOAL {
             beyond.push(*name);
         }
     }
